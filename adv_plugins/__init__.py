@@ -1,0 +1,16 @@
+"""Perturbation-based training for fairseq: ``fairseq-train --user-dir adv_plugins ...``.
+
+Importing this package registers its criterions, models and tasks with fairseq; that and the removal
+of fairseq's dead weights are the only side effects.
+"""
+
+import fairseq_compat
+
+fairseq_compat.check_versions()
+fairseq_compat.install()
+
+from adv_plugins import criterions, dead_weights, tasks  # noqa: E402, F401
+
+dead_weights.remove()
+
+__version__ = "0.1.0"

@@ -1,0 +1,202 @@
+"""The criterion that wraps the task's own stock criterion (its *base*).
+
+Every method of this project subclasses :class:`WrappingCriterion`: it calls the base several times
+under perturbations, so it works for each task whose base can be wrapped, keeps the base's options
+and logging, and copies no loss. In eval mode it IS the base.
+"""
+
+import argparse
+import contextlib
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
+from adv_plugins.gradients import KeptGradients, LossScale
+from adv_plugins.perturbation import captured_outputs, unwrap
+from fairseq import metrics
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
+from fairseq.criterions.masked_lm import MaskedLmConfig
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import TASK_REGISTRY
+
+# The stock criterion of each task that can be wrapped.
+BASE_OF_TASK = {
+    "sentence_prediction": "sentence_prediction",
+    "sentence_ranking": "sentence_ranking",
+    "commonsense_qa": "sentence_ranking",
+    "masked_lm": "masked_lm",
+}
+BASE_CHOICES = ChoiceEnum(["auto", *sorted(set(BASE_OF_TASK.values()))])
+
+
+@dataclass
+class WrappingCriterionConfig(SentencePredictionMetricsConfig, MaskedLmConfig):
+    """The options of every base criterion, beside the choice of the base."""
+
+    base_criterion: BASE_CHOICES = field(  # type: ignore[valid-type]
+        default="auto",
+        metadata={"help": "stock criterion to wrap (auto: the one that belongs to the task)"},
+    )
+    ranking_head_name: str = field(
+        default="sentence_classification_head",
+        metadata={"help": "name of the ranking head to use (sentence_ranking)"},
+    )
+    save_predictions: Optional[str] = field(
+        default=None,
+        metadata={"help": "file to save predictions to (sentence_ranking)"},
+    )
+
+
+class BasePass(NamedTuple):
+    """One call of the base criterion.
+
+    loss: scalar, summed over the batch; sample_size: its denominator; logging: the base's logging
+    output; logits: (N, C), N sentences, questions (C candidates) or masked tokens (C words), or
+    for regression the (N, 1) outputs.
+    """
+
+    loss: Tensor
+    sample_size: Any
+    logging: Dict[str, Any]
+    logits: Tensor
+
+
+class WrappingCriterion(FairseqCriterion):
+    """Base class of the methods; see the module's docstring.
+
+    Subclasses implement :meth:`perturbed_forward` and list their own losses in ``LOSS_METERS``
+    (sums, logged like fairseq's: divided by the sample size, in base 2) and other quantities in
+    ``MEAN_METERS`` (sums over sentences, logged as means).
+    """
+
+    LOSS_METERS: Tuple[str, ...] = ("objective",)
+    MEAN_METERS: Tuple[str, ...] = ()
+    base_class: Any = None
+
+    def __init__(self, cfg: WrappingCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        self.base = _build_base(cfg, task)
+        self.regression = bool(getattr(self.base, "regression_target", False))
+        self.loss_scale = LossScale()
+
+    @classmethod
+    def build_criterion(cls, cfg: WrappingCriterionConfig, task: Any) -> "WrappingCriterion":
+        """Build the criterion, of a subclass that knows its base.
+
+        fairseq reduces metrics through the CLASS of a criterion, so the base has to be known there.
+        """
+        base_class = CRITERION_REGISTRY[_base_name(cfg, task)]
+        bound = type(cls.__name__, (cls,), {"base_class": base_class, "__module__": cls.__module__})
+        return bound(cfg, task)
+
+    def forward(self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True) -> Any:
+        """fairseq's triple (loss, sample size, logging output).
+
+        In eval mode or without gradients, and when :meth:`is_active` says so, this is the base's.
+        """
+        if not (self.training and model.training and torch.is_grad_enabled() and self.is_active()):
+            return self.base(model, sample, reduce)
+        return self.perturbed_forward(model, sample)
+
+    def is_active(self) -> bool:
+        """Whether the method does anything with its current weights."""
+        return True
+
+    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+        """One training pass of the method; returns what :meth:`forward` returns."""
+        raise NotImplementedError
+
+    def run_base(self, model: nn.Module, sample: Dict[str, Any], *, write: bool = False) -> BasePass:
+        """Call the base once and catch the logits that it saw.
+
+        Args:
+            model: the model, or its distributed wrapper in a pass that the trainer differentiates.
+            write: let the base write its predictions file (once a step, not once a pass).
+        """
+        with captured_outputs(unwrap(model)) as outputs, _predictions_file(self.base, write):
+            loss, sample_size, logging = self.base(model, sample)
+        logits = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        if logits.dim() == 3:  # masked LM projects every position when none is masked
+            logits = logits[sample["target"].ne(self.padding_idx)]
+        return BasePass(loss, sample_size, logging, logits)
+
+    def kept_gradients(self, model: nn.Module) -> KeptGradients:
+        """A fresh collection of free gradients for this step."""
+        return KeptGradients(unwrap(model), self.loss_scale)
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+        """The base's metrics, then the method's own meters (training only: eval is the base)."""
+        cls.base_class.reduce_metrics(logging_outputs)
+        sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
+        sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
+        for key in cls.LOSS_METERS:
+            if any(key in log for log in logging_outputs):
+                total = sum(log.get(key, 0) for log in logging_outputs)
+                metrics.log_scalar(key, total / sample_size / math.log(2), sample_size, round=3)
+        for key in cls.MEAN_METERS:
+            if any(key in log for log in logging_outputs):
+                total = sum(log.get(key, 0) for log in logging_outputs)
+                metrics.log_scalar(key, total / sentences, sentences, round=5)
+
+    def logging_outputs_can_be_summed(self) -> bool:
+        """As the base says."""
+        return self.base.logging_outputs_can_be_summed()
+
+
+@contextlib.contextmanager
+def _predictions_file(base: FairseqCriterion, write: bool) -> Iterator[None]:
+    """sentence_ranking writes predictions whenever it has a file: take it away for extra passes."""
+    file = getattr(base, "prediction_h", None)
+    if file is None or write:
+        yield
+        return
+    base.prediction_h = None
+    try:
+        yield
+    finally:
+        base.prediction_h = file
+
+
+def _task_name(task: Any) -> str:
+    return next((name for name, cls in TASK_REGISTRY.items() if type(task) is cls), "?")
+
+
+def _base_name(cfg: WrappingCriterionConfig, task: Any) -> str:
+    """The name of the criterion to wrap.
+
+    Raises:
+        ValueError: the task has none that can be wrapped.
+    """
+    if str(cfg.base_criterion) != "auto":
+        return str(cfg.base_criterion)
+    task_name = _task_name(task)
+    if task_name not in BASE_OF_TASK:
+        raise ValueError(
+            f"this criterion cannot wrap the criterion of --task {task_name}: use one of the tasks "
+            f"{', '.join(sorted(BASE_OF_TASK))}, or name the criterion with --base-criterion"
+        )
+    return BASE_OF_TASK[task_name]
+
+
+def _build_base(cfg: WrappingCriterionConfig, task: Any) -> FairseqCriterion:
+    name = _base_name(cfg, task)
+    options = {f.name: getattr(cfg, f.name) for f in fields(WrappingCriterionConfig)}
+    # Outside of fairseq's commands nothing resolves the interpolation of common.tpu.
+    options["tpu"] = options["tpu"] is True
+    dataclass_type = CRITERION_DATACLASS_REGISTRY.get(name)
+    if dataclass_type is not None:
+        names = {f.name for f in fields(dataclass_type)}
+        base_cfg = dataclass_type(**{k: v for k, v in options.items() if k in names})
+    else:  # sentence_ranking's options are argparse's; the number of choices is the task's
+        choices = getattr(getattr(task, "args", None), "num_classes", None)
+        if choices is None:
+            raise ValueError(
+                f"--base-criterion {name} does not fit --task {_task_name(task)}: leave it at auto"
+            )
+        base_cfg = argparse.Namespace(**options, num_classes=choices)
+    return CRITERION_REGISTRY[name].build_criterion(base_cfg, task)

@@ -1,0 +1,163 @@
+"""Free gradients: the parameter gradients of inner passes, kept and returned by the last backward.
+
+A method that needs d loss / d perturbation in the middle of a step gets the parameters' gradients
+in the same backward pass. They are kept here and added when the trainer calls its one
+``optimizer.backward``: DDP then reduces once per update, and loss scaling, gradient accumulation
+and clipping stay fairseq's.
+"""
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+
+class LossScale:
+    """The scale that the trainer's last backward multiplied the loss with (1 without fp16).
+
+    It stays a tensor, as reading it as a number would stall the GPU in every step.
+    """
+
+    # fairseq's default for --fp16-init-scale: what the first update of a float16 run will use.
+    FIRST_HALF_PRECISION_SCALE = 128.0
+
+    def __init__(self) -> None:
+        self._scale: Optional[Tensor] = None
+
+    def current(self, loss: Tensor, *, half_precision: bool) -> Tensor:
+        """Scalar tensor to multiply an inner pass's loss with."""
+        if self._scale is None or self._scale.device != loss.device:
+            first = self.FIRST_HALF_PRECISION_SCALE if half_precision else 1.0
+            self._scale = torch.full((), first, dtype=loss.dtype, device=loss.device)
+        return self._scale.to(loss.dtype)
+
+    def remember(self, scale: Tensor) -> None:
+        """A worker without data multiplies its dummy loss by 0: that scale is not remembered."""
+        previous = torch.ones_like(scale) if self._scale is None else self._scale.to(scale)
+        self._scale = torch.where(scale != 0, scale.detach(), previous)
+
+
+class KeptGradients:
+    """Gradients of ``model``'s parameters, summed over the inner passes of one step.
+
+    Usage: ``input_gradients = kept.backward(loss, inputs)`` for each inner pass, then return
+    ``kept.attach(last_loss)`` from the criterion.
+    """
+
+    def __init__(self, model: nn.Module, loss_scale: LossScale) -> None:
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._values: Dict[int, Tensor] = {}
+        self._loss_scale = loss_scale
+        self._scale: Optional[Tensor] = None
+        self._half_precision = torch.is_autocast_enabled() or any(
+            p.dtype == torch.float16 for p in self._parameters
+        )
+        # fairseq's checkpoint_wrapper recomputes inside a custom Function, which torch lets run
+        # under .backward() only.
+        self._use_backward = any(hasattr(m, "precheckpoint_forward") for m in model.modules())
+
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor], *, keep: bool = True) -> List[Tensor]:
+        """One backward pass through ``loss``.
+
+        Args:
+            loss: scalar, the summed loss of an inner pass.
+            inputs: tensors of its graph (leaves or not) whose gradient is wanted.
+            keep: add the parameters' gradients to those kept; False for an attack that must not
+                train the model.
+
+        Returns:
+            d loss / d input for each input, in the input's shape, at least float32 and without
+            the loss scale.
+        """
+        self._scale = self._loss_scale.current(loss, half_precision=self._half_precision)
+        loss = loss * self._scale
+        if self._use_backward:
+            input_gradients, gradients = _through_backward(loss, inputs, self._parameters)
+        else:
+            input_gradients, gradients = _through_grad(
+                loss, inputs, self._parameters if keep else []
+            )
+        for index, gradient in enumerate(gradients if keep else []):
+            if gradient is not None:
+                # Not in place: autograd may hand one tensor to two parameters.
+                kept = self._values.get(index)
+                self._values[index] = gradient if kept is None else kept + gradient
+        return [
+            (g.float() if g.dtype in (torch.float16, torch.bfloat16) else g) / self._scale.to(g.device)
+            for g in input_gradients
+        ]
+
+    def attach(self, loss: Tensor) -> Tensor:
+        """``loss``, unchanged in value, whose backward also delivers the kept gradients.
+
+        Only parameters that did get a gradient take part: DDP would meet an unused one twice.
+        """
+        values, self._values = self._values, {}
+        return _Attach.apply(
+            loss,
+            self._loss_scale,
+            torch.ones_like(loss) if self._scale is None else self._scale,
+            list(values.values()),
+            *[self._parameters[index] for index in values],
+        )
+
+
+def _through_grad(
+    loss: Tensor, inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+) -> Tuple[List[Tensor], List[Optional[Tensor]]]:
+    gradients = torch.autograd.grad(loss, [*inputs, *parameters], allow_unused=True)
+    return _zeros_for_none(inputs, gradients[: len(inputs)]), list(gradients[len(inputs) :])
+
+
+def _through_backward(
+    loss: Tensor, inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+) -> Tuple[List[Tensor], List[Optional[Tensor]]]:
+    """The same by ``loss.backward()``, leaving every ``.grad`` as it was (also after an error)."""
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    for tensor in inputs:
+        tensor.retain_grad()
+    try:
+        loss.backward()
+        return (
+            _zeros_for_none(inputs, [tensor.grad for tensor in inputs]),
+            [parameter.grad for parameter in parameters],
+        )
+    finally:
+        for tensor in inputs:
+            tensor.grad = None
+        for parameter, gradient in zip(parameters, before):
+            parameter.grad = gradient
+
+
+def _zeros_for_none(inputs: Sequence[Tensor], gradients: Sequence[Optional[Tensor]]) -> List[Tensor]:
+    return [
+        torch.zeros_like(tensor) if gradient is None else gradient
+        for tensor, gradient in zip(inputs, gradients)
+    ]
+
+
+class _Attach(torch.autograd.Function):
+    """Identity on the loss; its backward adds gradients that were computed earlier."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        loss: Tensor,
+        loss_scale: LossScale,
+        kept_scale: Tensor,
+        gradients: List[Tensor],
+        *parameters: nn.Parameter,
+    ) -> Tensor:
+        ctx.loss_scale, ctx.kept_scale, ctx.gradients = loss_scale, kept_scale, gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
+        ctx.loss_scale.remember(scale)
+        factor = scale / ctx.kept_scale
+        gradients, scaled = ctx.gradients, []
+        while gradients:  # each kept gradient is freed as its scaled copy is made
+            scaled.append(gradients.pop(0) * factor)
+        return (scale, None, None, None, *scaled)

@@ -1,0 +1,37 @@
+"""Tasks: what fairseq keeps outside of its package, and what keeps a criterion of ours out.
+
+``commonsense_qa`` lives in fairseq's examples and only one ``--user-dir`` can be given, so it is
+registered here.
+"""
+
+from typing import Any, Type
+
+from fairseq.examples.roberta.commonsense_qa.commonsense_qa_task import CommonsenseQATask
+from fairseq.tasks import FairseqTask
+from fairseq.tasks.sentence_ranking import SentenceRankingTask
+
+
+def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
+    """Let ``task`` be set up with a criterion that wraps ``sentence_ranking``.
+
+    fairseq's ranking tasks assert that ``--criterion`` is ``sentence_ranking`` itself.
+    """
+    stock_setup = task.setup_task.__func__
+
+    def setup_task(cls: Any, args: Any, **kwargs: Any) -> FairseqTask:
+        from adv_plugins.criterions.base import WrappingCriterion
+        from fairseq.criterions import CRITERION_REGISTRY
+
+        criterion = args.criterion
+        if issubclass(CRITERION_REGISTRY.get(criterion, object), WrappingCriterion):
+            args.criterion = "sentence_ranking"
+        try:
+            return stock_setup(cls, args, **kwargs)
+        finally:
+            args.criterion = criterion
+
+    task.setup_task = classmethod(setup_task)
+
+
+for _task in (SentenceRankingTask, CommonsenseQATask):
+    accept_wrapping_criterions(_task)

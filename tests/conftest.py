@@ -1,0 +1,24 @@
+"""Shared by all tests: paths, the compatibility hook, and where real data lie, if they do."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "examples"), str(ROOT / "tests")]
+
+import fairseq_compat  # noqa: E402
+
+fairseq_compat.install()
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with the original data sets, for the tests that read real text."""
+    folder = os.environ.get("ADV_PLUGINS_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ADV_PLUGINS_TEST_DATA names no folder with the original data sets")
+    return Path(folder)

@@ -1,0 +1,132 @@
+"""The pieces that every method is made of: divergences, kept gradients, hooks, batches."""
+
+import pytest
+import tiny
+import torch
+
+import adv_plugins  # noqa: F401
+from adv_plugins import divergence
+from adv_plugins.batch import repeat_sample
+from adv_plugins.gradients import KeptGradients, LossScale
+from adv_plugins.perturbation import perturbed, recorded, word_embedding
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+
+SYMMETRIC = ("bi-kl", "js", "mse", "mae")
+
+
+@pytest.mark.parametrize("name", divergence.DIVERGENCES)
+def test_divergence_is_a_sum_over_rows_and_differentiable(name):
+    torch.manual_seed(1)
+    function = divergence.get_divergence(name)
+    p, q = (torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    rows = sum(function(a[None], b[None]) for a, b in zip(p, q))
+    torch.testing.assert_close(function(p, q), rows)
+    assert torch.autograd.gradcheck(function, (p, q))
+    if name != "ce":
+        assert function(p, p).abs() < 1e-12
+        assert function(p, q) > 1e-3
+    if name in SYMMETRIC:
+        torch.testing.assert_close(function(p, q), function(q, p))
+
+
+def test_divergence_of_half_precision_is_computed_in_float32():
+    logits = torch.tensor([[9.0, -9.0]], dtype=torch.float16)
+    value = divergence.bi_kl(logits, -logits)
+    assert value.dtype == torch.float32 and torch.isfinite(value)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_kept_gradients_equal_several_backward_calls(checkpointing):
+    """Three inner passes and a last one give what four ``.backward()`` calls give, bit for bit."""
+
+    def build():
+        model = tiny.model("classification")
+        if checkpointing:
+            for layer in model.encoder.sentence_encoder.layers:
+                checkpoint_wrapper(layer)
+        return model
+
+    samples = [tiny.sample("classification", seed=s) for s in range(4)]
+    model = build()
+    for sample in samples:
+        tiny.logits_and_loss("classification", model, sample)[1].backward()
+    expected = tiny.gradients(model)
+
+    model = build()
+    sentinel = torch.ones_like(model.encoder.lm_head.bias)
+    model.encoder.lm_head.bias.grad = sentinel.clone()
+    kept = KeptGradients(model, LossScale())
+    for sample in samples[:3]:
+        with recorded(word_embedding(model)) as words:
+            loss = tiny.logits_and_loss("classification", model, sample)[1]
+        (gradient,) = kept.backward(loss, words.outputs)
+        assert gradient.shape == words.outputs[0].shape and gradient.abs().sum() > 0
+        assert model.encoder.sentence_encoder.embed_tokens.weight.grad is None
+    last = tiny.logits_and_loss("classification", model, samples[3])[1]
+    attached = kept.attach(last)
+    assert torch.equal(attached, last)
+    attached.backward()
+    assert torch.equal(model.encoder.lm_head.bias.grad, sentinel)
+    model.encoder.lm_head.bias.grad = None
+    for name, gradient in tiny.gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-14, msg=name)
+
+
+def test_the_loss_scale_multiplies_inner_passes_and_dummy_batches_are_forgotten():
+    scale = LossScale()
+    weight = torch.nn.Parameter(torch.tensor(3.0))
+    model = torch.nn.Module()
+    model.weight = weight
+    inner = []
+
+    def step(outer_scale):
+        kept = KeptGradients(model, scale)
+        (gradient,) = kept.backward(weight * 2, [weight])
+        inner.append(kept._values[0].item())
+        weight.grad = None
+        (kept.attach(weight * 5) * outer_scale).backward()
+        return gradient.item(), weight.grad.item()
+
+    assert step(64.0) == (2.0, 7.0 * 64)  # the first scale is not known yet: 1
+    assert step(64.0) == (2.0, 7.0 * 64)
+    assert step(0.0) == (2.0, 0.0)  # a worker without data
+    assert step(32.0) == (2.0, 7.0 * 32)
+    assert inner == [2.0, 128.0, 128.0, 128.0]
+
+
+def test_attack_only_gradients_do_not_train_the_model():
+    weight = torch.nn.Parameter(torch.tensor(3.0))
+    model = torch.nn.Module()
+    model.weight = weight
+    kept = KeptGradients(model, LossScale())
+    kept.backward(weight * 2, [weight], keep=False)
+    kept.attach(weight * 5).backward()
+    assert weight.grad.item() == 5.0
+
+
+def test_perturbations_are_counted():
+    embedding = torch.nn.Embedding(5, 3)
+    delta = torch.ones(1, 2, 3)
+    ids = torch.tensor([[1, 2]])
+    with perturbed(embedding, [delta, 2 * delta]):
+        assert torch.equal(embedding(ids) - 1, embedding(ids) - 2)
+        with pytest.raises(RuntimeError, match="more than 2 calls"):
+            embedding(ids)
+    with pytest.raises(RuntimeError, match="1 of 1 perturbations were not used"):
+        with perturbed(embedding, [delta]):
+            pass
+    assert not embedding._forward_hooks
+
+
+def test_frozen_embeddings_can_be_perturbed():
+    embedding = torch.nn.Embedding(5, 3).requires_grad_(False)
+    with recorded(embedding) as words:
+        embedding(torch.tensor([[1, 2]])).sum().backward()
+    assert torch.equal(words.outputs[0].grad, torch.ones(1, 2, 3))
+
+
+def test_repeated_batch():
+    sample = {"target": torch.tensor([[1], [2]]), "ntokens": 7, "net_input": {"n": torch.arange(2)}}
+    twice = repeat_sample(sample, 2)
+    assert twice["target"].tolist() == [[1], [2], [1], [2]]
+    assert twice["ntokens"] == 14 and twice["net_input"]["n"].tolist() == [0, 1, 0, 1]
