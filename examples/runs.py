@@ -1,0 +1,172 @@
+"""Running stock ``fairseq-train``, watching it, and writing down what came out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("fairseq", "torch", "numpy", "hydra-core", "omegaconf", "adv_plugins")
+RESULT = "result.json"
+LOG = "train.log"
+
+
+@dataclass
+class Run:
+    """One training: a recipe's command and where its files go."""
+
+    name: str
+    command: list[str]
+    save_dir: Path
+    best: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """Where fairseq's log goes."""
+        return self.save_dir / LOG
+
+    def validations(self) -> list[dict[str, float]]:
+        """The numbers of every validation so far, in order."""
+        return validations(self.log)
+
+
+def validations(log: Path) -> list[dict[str, float]]:
+    """Read the ``valid`` lines of a log written with ``--log-format json``."""
+    if not log.is_file():
+        return []
+    found = []
+    for line in log.read_text("utf-8", errors="replace").splitlines():
+        head, separator, numbers = line.partition("| INFO | valid | ")
+        if separator and numbers.startswith("{"):
+            found.append({key: float(value) for key, value in json.loads(numbers).items()})
+    return found
+
+
+def write_result(run: Run, *, seconds: float) -> dict[str, Any]:
+    """Write everything that is needed to repeat and compare the run; returns it.
+
+    Raises:
+        RuntimeError: the log holds no validation.
+    """
+    history = run.validations()
+    if not history:
+        raise RuntimeError(f"{run.name}: no validation in {run.log}")
+    metric = f"valid_{run.best}"
+    result = {
+        **run.facts,
+        "metric": run.best,
+        "best": max(numbers[metric] for numbers in history),
+        "last": history[-1][metric],
+        "validations": history,
+        "seconds": round(seconds, 1),
+        "command": run.command,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    (run.save_dir / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def version(package: str) -> str | None:
+    """An installed package's version."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with ``+`` when it was changed since."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def run_in_foreground(run: Run) -> int:
+    """Print the command, run it with its output on this terminal and in the log; its exit code."""
+    run.save_dir.mkdir(parents=True, exist_ok=True)
+    print(shlex.join(run.command), flush=True)
+    # The script beside this interpreter, so that the right environment is used.
+    script = Path(sys.executable).with_name(run.command[0])
+    command = [str(script) if script.exists() else run.command[0], *run.command[1:]]
+    began = time.monotonic()
+    code = subprocess.run([*command, "--log-file", str(run.log)], check=False).returncode
+    if code == 0:
+        write_result(run, seconds=time.monotonic() - began)
+    return code
+
+
+def run_in_background(
+    runs: Sequence[Run], *, jobs: int, report: Callable[[Run, dict[str, float]], None]
+) -> None:
+    """Train ``runs``, ``jobs`` at a time, each in a process of its own; report every validation.
+
+    A server process imports fairseq once and forks for every run, which saves its start-up. Output
+    goes to the log.
+
+    Raises:
+        RuntimeError: a run failed; the message holds the end of its log.
+    """
+    # The server process knows the modules to preload by this path only.
+    here = Path(__file__).resolve().parent
+    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runs_preload"])
+    waiting, active = list(runs), []
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                run = waiting.pop(0)
+                run.save_dir.mkdir(parents=True, exist_ok=True)
+                process = context.Process(target=_train, args=(run.command, str(run.log)))
+                process.start()
+                active.append((run, process, time.monotonic(), [0]))
+            time.sleep(0.5)
+            for item in list(active):
+                run, process, began, seen = item
+                alive = process.is_alive()
+                for numbers in run.validations()[seen[0] :]:
+                    seen[0] += 1
+                    report(run, numbers)
+                if not alive:
+                    active.remove(item)
+                    if process.exitcode:
+                        tail = "\n".join(run.log.read_text("utf-8").splitlines()[-20:])
+                        raise RuntimeError(f"{run.name} failed; the end of {run.log}:\n{tail}")
+                    write_result(run, seconds=time.monotonic() - began)
+    finally:
+        for _, process, *_ in active:
+            process.terminate()
+
+
+def _train(command: list[str], log: str) -> None:
+    """What the ``fairseq-train`` script does, with its output in a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = command
+    from fairseq_cli.train import cli_main
+
+    cli_main()
