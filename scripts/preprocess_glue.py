@@ -1,0 +1,256 @@
+"""Turn the official GLUE files into the folders that fairseq's sentence_prediction task reads.
+
+    python scripts/preprocess_glue.py --glue-dir glue --task RTE MRPC --bpe-dir gpt2_bpe --out-dir .
+
+writes RTE-bin and MRPC-bin, the same files as fairseq's preprocess_GLUE_tasks.sh. Everything is
+read and checked before anything is written, and a folder appears under its name only when it is
+complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glue_format import MAXIMUM_SCORE, TASKS, GlueError, GlueTask, Split, read_split
+
+if TYPE_CHECKING:
+    from binarize import Indices, TextEncoder
+
+SPLITS = ("train", "valid", "test")
+BATCH_SIZE = 4096
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--glue-dir", type=Path, required=True, help="folder that holds CoLA/train.tsv and so on"
+    )
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        required=True,
+        choices=[*TASKS, "all"],
+        metavar="TASK",
+        help=f"all, or some of {', '.join(TASKS)}",
+    )
+    encoder = parser.add_mutually_exclusive_group(required=True)
+    encoder.add_argument(
+        "--bpe-dir", type=Path, help="folder with GPT-2's encoder.json, vocab.bpe and dict.txt"
+    )
+    encoder.add_argument("--sentencepiece", type=Path, metavar="MODEL", help="or such a model")
+    parser.add_argument("--out-dir", type=Path, required=True, help="where TASK-bin folders go")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        metavar="SPLIT",
+        help="only these of train, valid and test; default: train, valid, and test if it is there",
+    )
+    parser.add_argument(
+        "--label-dict",
+        type=Path,
+        metavar="DICT",
+        help="label/dict.txt of other data, to number the labels as it does; "
+        "needed where there is no train.tsv to count labels in",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing TASK-bin")
+    return parser.parse_args(argv)
+
+
+def read_task(glue_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> dict[str, Split]:
+    """Read one task's files, keyed by fairseq's split names; without `splits`, test is optional."""
+    folder = glue_dir / task.name
+    if not folder.is_dir():
+        raise GlueError(f"{folder}: no such folder; --glue-dir must hold a folder {task.name}")
+    data = {}
+    for split in splits or SPLITS:
+        for name, file_name in task.files(split).items():
+            path = folder / file_name
+            if splits is None and split == "test" and not path.is_file():
+                continue
+            if not path.is_file():
+                raise GlueError(
+                    f"{path}: no such file; {task.name} needs it (--splits chooses other splits)"
+                )
+            data[name] = read_split(path, task, test=split == "test")
+    return data
+
+
+def check_output(out_dir: Path, task: GlueTask, *, overwrite: bool) -> Path:
+    """Return the folder to write, after making sure that it may be written."""
+    target = out_dir / f"{task.name}-bin"
+    if target.exists() and not overwrite:
+        raise GlueError(f"{target}: exists already; pass --overwrite to replace it")
+    return target
+
+
+def label_source(
+    glue_dir: Path, task: GlueTask, data: dict[str, Split], label_dict: Path | None
+) -> Path | list[str] | None:
+    """Return what numbers the labels: a dictionary's file, the training labels, or None.
+
+    A model's classes are numbered by the training file's counts, so other splits alone do not
+    tell; guessing would silently swap classes.
+    """
+    if task.regression or not any(split.labels for split in data.values()):
+        return None
+    if label_dict is not None:
+        if not label_dict.is_file():
+            raise GlueError(f"{label_dict}: no such file (--label-dict)")
+        return label_dict
+    if "train" in data:
+        return data["train"].labels
+    path = glue_dir / task.name / "train.tsv"
+    if not path.is_file():
+        raise GlueError(
+            f"{path}: no such file, so {task.name}'s labels cannot be numbered; pass --label-dict "
+            "with the label/dict.txt of the data that the model is trained on"
+        )
+    return read_split(path, task).labels
+
+
+def check_labels_known(data: dict[str, Split], label_dict: Path) -> None:
+    """Refuse a label that fairseq would silently store as unknown."""
+    known = {line.rsplit(" ", 1)[0] for line in label_dict.read_text("utf-8").splitlines()}
+    for split in data.values():
+        for line, label in zip(split.lines, split.labels or [], strict=False):
+            if label not in known:
+                raise GlueError(f"{split.path}:{line}: label {label!r} is not in {label_dict}")
+
+
+def check_task(
+    arguments: argparse.Namespace, task: GlueTask
+) -> tuple[dict[str, Split], Path | list[str] | None]:
+    """Read one task and find every fault that can be found before writing."""
+    check_output(arguments.out_dir, task, overwrite=arguments.overwrite)
+    data = read_task(arguments.glue_dir, task, arguments.splits)
+    labels = label_source(arguments.glue_dir, task, data, arguments.label_dict)
+    if isinstance(labels, Path):
+        check_labels_known(data, labels)
+    return data, labels
+
+
+def encode(encoder: TextEncoder, texts: list[str], progress: Any) -> Iterator[Indices]:
+    """Encode in batches, so that memory holds the indices of one batch only."""
+    for start in range(0, len(texts), BATCH_SIZE):
+        batch = texts[start : start + BATCH_SIZE]
+        yield from encoder.encode_batch(batch)
+        progress.update(len(batch))
+
+
+def write_inputs(folder: Path, data: dict[str, Split], encoder: TextEncoder, name: str) -> None:
+    """Write input0, input1: dict.txt and one binary file a split."""
+    from binarize import write_split
+    from tqdm import tqdm
+
+    total = sum(len(texts) for split in data.values() for texts in split.inputs)
+    with tqdm(total=total, desc=name, unit=" sentences") as progress:
+        for index in range(len(next(iter(data.values())).inputs)):
+            target = folder / f"input{index}"
+            target.mkdir(parents=True)
+            encoder.dictionary.save(str(target / "dict.txt"))
+            for split_name, split in data.items():
+                sequences = encode(encoder, split.inputs[index], progress)
+                write_split(target, split_name, sequences, len(encoder.dictionary))
+
+
+def write_scores(folder: Path, data: dict[str, Split]) -> None:
+    """Write regression targets, scaled to 0..1, with awk's six digits as fairseq's script does."""
+    folder.mkdir()
+    for name, split in data.items():
+        if split.labels is not None:
+            scores = [f"{float(label) / MAXIMUM_SCORE:.6g}\n" for label in split.labels]
+            (folder / f"{name}.label").write_text("".join(scores), encoding="utf-8")
+
+
+def write_labels(
+    folder: Path, data: dict[str, Split], source: Path | list[str], task: GlueTask
+) -> None:
+    """Write class labels: dict.txt in fairseq's order and one binary file a split."""
+    import numpy as np
+    from binarize import build_label_dictionary, load_dictionary, write_split
+
+    if isinstance(source, Path):
+        dictionary = load_dictionary(source)
+    else:
+        dictionary = build_label_dictionary(source, possible=task.labels)
+    folder.mkdir()
+    dictionary.save(str(folder / "dict.txt"))
+    for name, split in data.items():
+        if split.labels is not None:
+            sequences = (np.array([dictionary.index(label)]) for label in split.labels)
+            write_split(folder, name, sequences, len(dictionary))
+
+
+def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncoder) -> Path:
+    """Write one task's folder beside its place, then move it there."""
+    data, labels = check_task(arguments, task)
+    target = check_output(arguments.out_dir, task, overwrite=arguments.overwrite)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        if task.regression:
+            write_scores(partial / "label", data)
+        elif labels is not None:
+            write_labels(partial / "label", data, labels, task)
+        write_inputs(partial, data, encoder, task.name)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if isinstance(labels, list) and (absent := set(task.labels) - set(labels)):
+        print(f"{task.name}: train.tsv has no row labelled {', '.join(sorted(absent))}")
+    for split in data.values():
+        if split.skipped_lines:
+            print(
+                f"{split.path}: dropped {len(split.skipped_lines)} rows with a wrong number of "
+                f"columns, as fairseq's script does (first: line {split.skipped_lines[0]})"
+            )
+    counts = ", ".join(f"{name} {len(split.lines)}" for name, split in data.items())
+    print(f"{target}: {counts}")
+    return target
+
+
+def load_encoder(arguments: argparse.Namespace) -> TextEncoder:
+    """Load the tokenizer; imports fairseq, which takes many seconds, so call it late."""
+    from binarize import Gpt2Bpe, SentencePiece
+
+    try:
+        if arguments.sentencepiece is not None:
+            return SentencePiece(arguments.sentencepiece)
+        return Gpt2Bpe(arguments.bpe_dir)
+    except ValueError as error:
+        raise GlueError(str(error)) from error
+
+
+def run(arguments: argparse.Namespace) -> list[Path]:
+    """Check every task, then write every task."""
+    names = list(TASKS) if "all" in arguments.task else dict.fromkeys(arguments.task)
+    tasks = [TASKS[name] for name in names]
+    for task in tasks:
+        check_task(arguments, task)
+
+    encoder = load_encoder(arguments)
+    return [preprocess(arguments, task, encoder) for task in tasks]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a fault of the input is one line, not a traceback."""
+    try:
+        run(parse_arguments(argv))
+    except GlueError as error:
+        sys.exit(f"preprocess_glue.py: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
