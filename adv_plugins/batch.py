@@ -1,8 +1,20 @@
-"""A batch repeated several times, so that several passes are one forward."""
+"""fairseq's batches: the token ids in them, and a batch repeated to make several passes one."""
 
-from typing import Any
+from typing import Any, Dict, List
 
 import torch
+from torch import Tensor
+
+
+def source_tokens(sample: Dict[str, Any]) -> List[Tensor]:
+    """The (B, T) token ids of each model call that a base criterion makes for ``sample``, in order.
+
+    One call for ``net_input``; for ranking tasks one for each candidate's ``net_input1``, ...
+    """
+    if "net_input" in sample:
+        return [sample["net_input"]["src_tokens"]]
+    count = sum(key.startswith("net_input") for key in sample)
+    return [sample[f"net_input{index + 1}"]["src_tokens"] for index in range(count)]
 
 
 def repeat_sample(sample: Any, times: int) -> Any:

@@ -1,9 +1,10 @@
-"""Dropout seen from outside: its rates, and rates that hold for one pass only."""
+"""Dropout seen from outside: its rates, rates for one pass only, and the same masks again."""
 
 import contextlib
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.layer_drop import LayerDropModuleList
@@ -34,3 +35,44 @@ def dropout_rate(model: nn.Module, rate: float) -> Iterator[None]:
     finally:
         for module, rate_before in zip(modules, before):
             module.p = rate_before
+
+
+class SameMasks:
+    """The same dropout masks in several passes, by replaying the random state of the first.
+
+    ``with same_masks.replayed():`` around each pass: the first pass draws as usual, every later one
+    starts from the random state (the CPU's and the device's) that the first one started from. After
+    any of them the state is the first pass's end, so a run's random stream goes on as if only one
+    pass had been made. No dropout module is touched, so this holds for every model.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._begin: Optional[List[Tensor]] = None
+        self._end: Optional[List[Tensor]] = None
+
+    @contextlib.contextmanager
+    def replayed(self) -> Iterator[None]:
+        """One pass."""
+        if self._begin is None:
+            self._begin = self._state()
+            yield
+            self._end = self._state()
+            return
+        end = self._end if self._end is not None else self._state()
+        self._restore(self._begin)
+        try:
+            yield
+        finally:
+            self._restore(end)
+
+    def _state(self) -> List[Tensor]:
+        states = [torch.get_rng_state()]
+        if self._device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self._device))
+        return states
+
+    def _restore(self, states: List[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self._device)

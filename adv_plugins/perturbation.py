@@ -132,7 +132,13 @@ def sentence_norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(squares).sum(dim=0).sqrt()
 
 
-def _divide(tensor: Tensor, norm: Tensor) -> Tensor:
+def sentence_maxima(tensors: Sequence[Tensor]) -> Tensor:
+    """(B,) largest absolute values (L-infinity norms) over all calls together."""
+    maxima = [full_precision(tensor).abs().flatten(start_dim=1).amax(dim=1) for tensor in tensors]
+    return torch.stack(maxima).amax(dim=0)
+
+
+def divide_by_norm(tensor: Tensor, norm: Tensor) -> Tensor:
     """tensor / norm, and zero where the norm is zero or not finite (no norm, no perturbation)."""
     usable = torch.isfinite(norm) & (norm > 0)
     return torch.where(usable, tensor / torch.where(usable, norm, 1.0), 0.0)
@@ -147,7 +153,7 @@ def sentence_direction(
         for gradient, ids in zip(gradients, tokens)
     ]
     norm = sentence_norms(gradients)
-    return Direction([_divide(gradient, norm[:, None, None]) for gradient in gradients], norm)
+    return Direction([divide_by_norm(gradient, norm[:, None, None]) for gradient in gradients], norm)
 
 
 def embedding_matrix_direction(
@@ -166,7 +172,7 @@ def embedding_matrix_direction(
     row = torch.searchsorted(all_tokens.sort().values, all_tokens)
     summed = torch.zeros_like(flat).index_add_(0, row, flat)
     norm = summed.norm()
-    direction = _divide(summed[row], norm)
+    direction = divide_by_norm(summed[row], norm)
     direction = torch.where(real_tokens(all_tokens, padding_index), direction, 0.0)
     pieces = direction.split([ids.numel() for ids in tokens])
     return Direction([piece.view_as(g) for piece, g in zip(pieces, gradients)], norm)

@@ -13,6 +13,7 @@ import fairseq_compat  # noqa: E402
 fairseq_compat.install()
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,13 @@ def real_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("ADV_PLUGINS_TEST_DATA names no folder with the original data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """fairseq computes losses in float32 by name; here ``.float()`` and friends mean float64."""
+    stock = torch.nn.functional.log_softmax
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(
+        torch.nn.functional, "log_softmax", lambda x, dim, dtype=None: stock(x, dim=dim)
+    )

@@ -1,15 +1,20 @@
 """A tiny RoBERTa, tiny batches of each task kind, and plain-PyTorch stand-ins, for the tests."""
 
+import contextlib
 from argparse import Namespace
 from types import SimpleNamespace
 
 import torch
+
+import adv_plugins  # noqa: F401
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.data import Dictionary
 from fairseq.models.roberta import RobertaModel, base_architecture
 from fairseq.tasks.masked_lm import MaskedLMTask
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
 
+DROPOUT = 0.3
 BATCH, CLASSES, CHOICES, WORDS = 3, 4, 5, 30
 KINDS = ("classification", "regression", "multiple-choice", "masked-lm")
 
@@ -146,3 +151,75 @@ def logits_and_loss(kind, model, sample):
     if kind == "regression":
         return logits, (logits.view(-1) - sample["target"]).pow(2).sum()
     return logits, -logits.log_softmax(-1).gather(1, sample["target"].view(-1, 1)).sum()
+
+
+def config(name, **options):
+    """The options of a registered criterion."""
+    return CRITERION_DATACLASS_REGISTRY[name](tpu=False, **options)
+
+
+def criterion(name, kind, **options):
+    """A registered criterion for ``kind``, in training mode."""
+    options["regression_target"] = kind == "regression"
+    return CRITERION_REGISTRY[name].build_criterion(config(name, **options), Task(kind)).train()
+
+
+class Masks:
+    """Dropout masks chosen by (pass, call): the same for one large batch and for passes one by one.
+
+    Put it in the place of ``torch.nn.functional.dropout``. A batch of several passes gets their masks
+    side by side along its batch dimension; a batch not yet doubled gets the first pass's.
+    """
+
+    def __init__(self):
+        self.begin([0])
+
+    def begin(self, passes, shared=lambda call: False):
+        """``shared(call)`` says which calls of the pass use the masks of pass 0."""
+        self.passes, self.shared, self.call = passes, shared, 0
+
+    def __call__(self, x, p=0.5, training=True, inplace=False):
+        if not training or p == 0:
+            return x
+        sizes = {len(self.passes) * BATCH: self.passes, BATCH: self.passes[:1]}
+        dimension = next(d for d in range(x.dim()) if x.size(d) in sizes)
+        shape = list(x.shape)
+        shape[dimension] = BATCH
+        masks = []
+        for index in sizes[x.size(dimension)]:
+            index = 0 if self.shared(self.call) else index
+            generator = torch.Generator().manual_seed(1000 * index + self.call)
+            masks.append(torch.rand(shape, generator=generator).ge(p))
+        self.call += 1
+        return x * torch.cat(masks, dim=dimension) / (1 - p)
+
+
+def divergence(name, kind, p, q):
+    """The options of appendix C, written out."""
+    if kind == "regression":
+        return ((p - q) ** 2).sum()
+    p, q = p.softmax(-1), q.softmax(-1)
+    m = (p + q) / 2
+    return {
+        "bi-kl": lambda: 0.5 * ((p * (p / q).log()).sum() + (q * (q / p).log()).sum()),
+        "js": lambda: 0.5 * ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()),
+        "kl": lambda: (p * (p / q).log()).sum(),
+        "ce": lambda: -(p * q.log()).sum(),
+        "mse": lambda: ((p - q) ** 2).mean(-1).sum(),
+        "mae": lambda: (p - q).abs().mean(-1).sum(),
+    }[name]()
+
+
+@contextlib.contextmanager
+def hooked(module, hook):
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def assert_same_gradients(ours, reference):
+    for name, expected in reference.items():
+        torch.testing.assert_close(ours[name], expected, rtol=1e-9, atol=1e-11, msg=name)
+    assert any(g.abs().max() > 1e-3 for g in reference.values())

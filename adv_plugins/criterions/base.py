@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
+from adv_plugins.divergence import DIVERGENCES
 from adv_plugins.gradients import KeptGradients, LossScale
 from adv_plugins.perturbation import captured_outputs, unwrap
 from fairseq import metrics
@@ -31,6 +32,7 @@ BASE_OF_TASK = {
     "masked_lm": "masked_lm",
 }
 BASE_CHOICES = ChoiceEnum(["auto", *sorted(set(BASE_OF_TASK.values()))])
+CONSISTENCY_CHOICES = ChoiceEnum(list(DIVERGENCES))
 
 
 @dataclass
@@ -82,6 +84,22 @@ class WrappingCriterion(FairseqCriterion):
         self.base = _build_base(cfg, task)
         self.regression = bool(getattr(self.base, "regression_target", False))
         self.loss_scale = LossScale()
+        self.update_number = 0
+
+    def follow_updates(self, task: Any) -> None:
+        """Keep ``update_number`` up to date, for methods that change in the course of training.
+
+        fairseq tells a criterion nothing of it, but it tells the task in every training step.
+        """
+        stock_train_step = task.train_step
+
+        def train_step(
+            sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, **kwargs: Any
+        ) -> Any:
+            self.update_number = update_num
+            return stock_train_step(sample, model, criterion, optimizer, update_num, **kwargs)
+
+        task.train_step = train_step
 
     @classmethod
     def build_criterion(cls, cfg: WrappingCriterionConfig, task: Any) -> "WrappingCriterion":
@@ -119,10 +137,14 @@ class WrappingCriterion(FairseqCriterion):
         """
         with captured_outputs(unwrap(model)) as outputs, _predictions_file(self.base, write):
             loss, sample_size, logging = self.base(model, sample)
+        return BasePass(loss, sample_size, logging, self.join(outputs, sample))
+
+    def join(self, outputs: List[Tensor], sample: Dict[str, Any]) -> Tensor:
+        """(N, C) logits from the model's outputs in one pass: candidates side by side."""
         logits = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         if logits.dim() == 3:  # masked LM projects every position when none is masked
             logits = logits[sample["target"].ne(self.padding_idx)]
-        return BasePass(loss, sample_size, logging, logits)
+        return logits
 
     def kept_gradients(self, model: nn.Module) -> KeptGradients:
         """A fresh collection of free gradients for this step."""
@@ -146,6 +168,19 @@ class WrappingCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed(self) -> bool:
         """As the base says."""
         return self.base.logging_outputs_can_be_summed()
+
+
+def check_range(cfg: Any, *options: str, at_least: float) -> None:
+    """Check that options of a criterion are not too small (nor NaN).
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    for option in options:
+        value = getattr(cfg, option)
+        if not value >= at_least:
+            flag = "--" + option.replace("_", "-")
+            raise ValueError(f"{flag} must be at least {at_least}, but is {value}")
 
 
 @contextlib.contextmanager

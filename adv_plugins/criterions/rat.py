@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from adv_plugins.batch import repeat_sample
-from adv_plugins.criterions.base import BasePass, WrappingCriterion, WrappingCriterionConfig
-from adv_plugins.divergence import DIVERGENCES, get_divergence
+from adv_plugins.criterions.base import (
+    CONSISTENCY_CHOICES,
+    BasePass,
+    WrappingCriterion,
+    WrappingCriterionConfig,
+    check_range,
+)
+from adv_plugins.divergence import get_divergence
 from adv_plugins.dropout import dropout_modules, dropout_rate, drops_layers
 from adv_plugins.perturbation import (
     Direction,
@@ -47,7 +53,7 @@ class RatCriterionConfig(WrappingCriterionConfig):
     consistency_weight: float = field(
         default=0.5, metadata={"help": "weight alpha of the consistency between the passes"}
     )
-    consistency_loss: ChoiceEnum(list(DIVERGENCES)) = field(  # type: ignore[valid-type]
+    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
         default="bi-kl",
         metadata={"help": "divergence between two passes (regression: squared difference)"},
     )
@@ -100,18 +106,14 @@ class RatCriterion(WrappingCriterion):
 
     def __init__(self, cfg: RatCriterionConfig, task: Any) -> None:
         super().__init__(cfg, task)
+        check_range(cfg, "adv_passes", at_least=1)
+        check_range(cfg, "adv_eps", "adv_weight", "consistency_weight", at_least=0)
         self.passes = cfg.adv_passes
-        if self.passes < 1:
-            raise ValueError(f"--adv-passes must be at least 1, not {self.passes}")
         if self.passes < 2 and cfg.consistency_weight != 0:
             raise ValueError(
                 "--adv-passes 1 leaves nothing to compare: give --adv-passes 2 or more, or "
                 "--consistency-weight 0"
             )
-        for option in ("adv_eps", "adv_weight", "consistency_weight"):
-            if not getattr(cfg, option) >= 0:
-                flag = "--" + option.replace("_", "-")
-                raise ValueError(f"{flag} must not be negative, but is {getattr(cfg, option)}")
         self.eps = _per_pass("--adv-eps-per-pass", cfg.adv_eps_per_pass, self.passes)
         self.eps = self.eps or [cfg.adv_eps] * self.passes
         self.dropouts = _per_pass("--adv-dropout-per-pass", cfg.adv_dropout_per_pass, self.passes)

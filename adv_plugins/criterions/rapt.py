@@ -1,0 +1,142 @@
+"""RAPT, randomly perturbed hidden states as a regulariser (Pereira et al., 2021)."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional
+
+import torch
+from torch import Tensor, nn
+
+from adv_plugins.batch import source_tokens
+from adv_plugins.criterions.base import (
+    CONSISTENCY_CHOICES,
+    WrappingCriterion,
+    WrappingCriterionConfig,
+    check_range,
+)
+from adv_plugins.divergence import full_precision, get_divergence
+from adv_plugins.dropout import drops_layers
+from adv_plugins.fork import encoder_layers, forked
+from adv_plugins.perturbation import real_tokens, unwrap, word_embedding
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
+
+
+@dataclass
+class RaptCriterionConfig(WrappingCriterionConfig):
+    """Options of RAPT."""
+
+    noise_eta: float = field(
+        default=2.0,
+        metadata={"help": "largest absolute value eta of the noise (paper: .01 1.5 2 2.3 2.5)"},
+    )
+    noise_max_layer: int = field(
+        default=3,
+        metadata={"help": "noise goes to the output of a random layer up to this; 0: embeddings"},
+    )
+    noise_norm_over: ChoiceEnum(["token", "sentence"]) = field(  # type: ignore[valid-type]
+        default="token", metadata={"help": "what has L-infinity norm eta: each token or sentence"}
+    )
+    consistency_weight: float = field(
+        default=1.0, metadata={"help": "weight alpha of the divergence from the clean prediction"}
+    )
+    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
+        default="bi-kl",
+        metadata={"help": "divergence from the clean prediction (regression: squared difference)"},
+    )
+
+
+@register_criterion("rapt_criterion", dataclass=RaptCriterionConfig)
+class RaptCriterion(WrappingCriterion):
+    r"""Noise at a random layer, and the prediction must not change.
+
+    .. math::
+        r \sim U\{1..R\}, \quad \delta = \eta\, z / \|z\|_\infty, \; z \sim N(0, I), \qquad
+        L = CE(f(x), y) + \alpha\, D(f(x + \delta_r), f(x))
+
+    with delta added to the output of Transformer layer r (Algorithm 1, Eq. 2); the gradient flows
+    through both arguments of D. r is drawn once a batch, the same on all workers. What lies below
+    layer r is computed once. The paper does not say over what the norm goes: it is each token's here,
+    as in the framework that the authors built on; ``--noise-norm-over sentence`` is the other
+    reading. sigma cancels in the norm.
+
+    The paper's D is "KL divergence"; its authors' framework takes KL(P||Q) + KL(Q||P), where ``bi-kl``
+    is half of that, so their alpha = 1 is ``--consistency-weight 2`` here.
+
+    Meters: ``loss`` (and all of the base's) is the clean loss; ``consistency_loss`` and ``objective``
+    are in the same units; ``noise_layer`` is the mean of r.
+
+    Raises:
+        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+            batch) a model without word embeddings or without that many Transformer layers.
+    """
+
+    LOSS_METERS = ("objective", "consistency_loss")
+    MEAN_METERS = ("noise_layer",)
+
+    def __init__(self, cfg: RaptCriterionConfig, task: Any) -> None:
+        super().__init__(cfg, task)
+        check_range(cfg, "noise_eta", "noise_max_layer", "consistency_weight", at_least=0)
+        self.eta = cfg.noise_eta
+        self.max_layer = cfg.noise_max_layer
+        self.norm_dimensions = (-1,) if str(cfg.noise_norm_over) == "token" else (0, 2)
+        self.consistency_weight = cfg.consistency_weight
+        self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
+        self._seed: Optional[int] = None
+        self._draws = 0
+
+    def is_active(self) -> bool:
+        """Plain fine-tuning when the weight is 0."""
+        return self.consistency_weight != 0
+
+    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+        """Algorithm 1 on one batch: one forward whose batch doubles at layer r."""
+        module = unwrap(model)
+        depth = len(encoder_layers(module))
+        if self.max_layer > depth:
+            raise ValueError(
+                f"--noise-max-layer {self.max_layer} is more than the {depth} layers of the model"
+            )
+        if drops_layers(module):
+            raise ValueError(
+                "rapt_criterion computes two passes as one, which --encoder-layerdrop would give "
+                "the same layers and may deprive of the noisy one: set --encoder-layerdrop 0"
+            )
+        tokens = source_tokens(sample)
+        padding_index = word_embedding(module).padding_idx
+        layer = self.draw_layer()
+
+        def noise(hidden: Tensor, call: int) -> Tensor:
+            return self.noise(hidden, real_tokens(tokens[call], padding_index))
+
+        with forked(module, layer=layer, noise=noise) as noisy_outputs:
+            clean = self.run_base(model, sample, write=True)
+        noisy = self.join([full_precision(output) for output in noisy_outputs], sample)
+        consistency_loss = self.divergence(noisy, clean.logits)
+        loss = clean.loss + self.consistency_weight * consistency_loss
+        clean.logging.update(
+            objective=loss.detach(),
+            consistency_loss=consistency_loss.detach(),
+            noise_layer=layer * clean.logging["nsentences"],
+        )
+        return loss, clean.sample_size, clean.logging
+
+    def noise(self, hidden: Tensor, real: Tensor) -> Tensor:
+        """delta (T, B, d) for hidden states of that shape; ``real`` (B, T, 1) is False at padding."""
+        noise = torch.randn_like(full_precision(hidden)) * real.transpose(0, 1)
+        size = noise.abs().amax(dim=self.norm_dimensions, keepdim=True)
+        return (self.eta * noise / size.clamp_min(1e-30)).to(hidden.dtype)
+
+    def draw_layer(self) -> int:
+        """r, from a random stream of its own.
+
+        It depends on the seed that fairseq sets in every update (the same on all workers) and on the
+        number of the batch in that update, not on what a worker has drawn otherwise. So workers agree
+        and a resumed run draws what an uninterrupted one does.
+        """
+        if self.max_layer == 0:
+            return 0
+        seed = torch.initial_seed()
+        self._draws = self._draws + 1 if seed == self._seed else 0
+        self._seed = seed
+        generator = torch.Generator().manual_seed((seed * 1000003 + self._draws) % 2**63)
+        return int(torch.randint(1, self.max_layer + 1, (), generator=generator))
