@@ -9,7 +9,7 @@ So a pass is a list of calls, and a perturbation is a list of tensors, one for e
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,21 @@ def captured_outputs(model: nn.Module) -> Iterator[List[Tensor]]:
     handle = model.register_forward_hook(hook)
     try:
         yield outputs
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def captured_features(model: nn.Module) -> Iterator[List[Tensor]]:
+    """The final hidden state (B, d) of the first position, for every call of a RoBERTa."""
+    features: List[Tensor] = []
+
+    def hook(_module: nn.Module, _arguments: Tuple[Tensor, ...], output: Any) -> None:
+        features.append(output["encoder_out"][0][0])
+
+    handle = model.encoder.sentence_encoder.register_forward_hook(hook)
+    try:
+        yield features
     finally:
         handle.remove()
 

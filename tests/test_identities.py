@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from adv_plugins.models.asa_roberta import AsaRobertaModel
 from fairseq.criterions import CRITERION_REGISTRY
 
 EXACT = dict(rtol=0, atol=0)
@@ -26,12 +27,14 @@ METHODS = [
     Method("rat_criterion", off=dict(adv_weight=0.0, consistency_weight=0.0)),
     Method("freelb_criterion", off=dict(adv_steps=1, adv_init_eps=0.0)),
     Method("rapt_criterion", off=dict(consistency_weight=0.0), on=dict(noise_max_layer=1)),
+    Method("asa_criterion", off=dict(consistency_weight=0.0)),
 ]
 
 
 def make(kind):
     rates = dict(dropout=tiny.DROPOUT, attention_dropout=tiny.DROPOUT)
-    model, sample = tiny.model(kind, double=False, **rates), tiny.sample(kind)
+    model = tiny.model(kind, AsaRobertaModel, double=False, **rates)
+    sample = tiny.sample(kind)
     if kind == "regression":
         sample["target"] = sample["target"].float()
     return model, sample
@@ -135,7 +138,7 @@ def test_a_model_without_word_embeddings(method):
     class NoEmbeddings(torch.nn.Module):
         pass
 
-    with pytest.raises(ValueError, match="NoEmbeddings has no (word embeddings|Transformer layers)"):
+    with pytest.raises(ValueError, match="NoEmbeddings has no"):
         tiny.criterion(method.name, "classification", **method.on)(NoEmbeddings().train(), {})
 
 

@@ -1,3 +1,3 @@
 """The criterions; importing them registers them with fairseq."""
 
-from adv_plugins.criterions import freelb, rapt, rat, sentence_prediction  # noqa: F401
+from adv_plugins.criterions import asa, freelb, rapt, rat, sentence_prediction  # noqa: F401

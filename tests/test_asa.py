@@ -1,0 +1,347 @@
+"""ASA against a plain-PyTorch transcription of its game, and the model that carries it."""
+
+import math
+
+import pytest
+import tiny
+import torch
+
+import adv_plugins.models.asa_roberta as asa_roberta
+from adv_plugins.batch import source_tokens
+from adv_plugins.models.asa_roberta import AsaRobertaModel, adversaries, biased, strip_adversary
+from fairseq.models.roberta import RobertaModel
+
+TAU, ALPHA = 0.3, 0.8
+
+
+def criterion(kind, **options):
+    return tiny.criterion(
+        "asa_criterion", kind, **{"asa_tau": TAU, "consistency_weight": ALPHA, **options}
+    )
+
+
+def model(kind, **changes):
+    """A tiny asa_roberta whose adversary is sure of itself."""
+    built = tiny.model(kind, AsaRobertaModel, **changes)
+    with torch.no_grad():
+        for attention in adversaries(built):
+            attention.adversary.query.bias.normal_(std=0.5)
+    return built
+
+
+def noise(call, shape):
+    """The logistic noise of one layer's mask in one model call."""
+    uniform = torch.rand(
+        shape, generator=torch.Generator().manual_seed(call), dtype=torch.float64
+    )
+    return torch.log(uniform) - torch.log(1 - uniform)
+
+
+def is_adversary(name):
+    return ".adversary." in name
+
+
+class Attack:
+    """Plain self-attention with masks, in place of fairseq's: one softmax, head by head."""
+
+    def __init__(self, model, tokens):
+        self.layers = model.encoder.sentence_encoder.layers
+        self.tokens = tokens
+        self.biases, self.softs, self.proportions = [], [], []
+
+    def __call__(self, layer, query, **kwargs):
+        attention = self.layers[layer].self_attn
+        number = len(self.biases)
+        padding = self.tokens[number // len(self.layers)].eq(1)
+        length, batch, width = query.shape
+        x = query.transpose(0, 1)
+        adversary = attention.adversary
+        scores = adversary.query(x.detach()) @ adversary.key(x.detach()).transpose(1, 2)
+        noisy = scores / math.sqrt(width) + noise(number, (batch, length, length))
+        soft = torch.sigmoid(noisy)
+        mask = torch.zeros_like(soft)
+        for b in range(batch):
+            real = [t for t in range(length) if not padding[b, t]]
+            for i in real:
+                keep = min(real, key=lambda j: noisy[b, i, j].item())
+                for j in real:
+                    mask[b, i, j] = float(soft[b, i, j] > 0.5 and j != keep)
+        free = torch.zeros_like(soft)  # where the straight-through gradient reaches the sigmoid
+        for b in range(batch):
+            real = ~padding[b]
+            least = noisy[b].masked_fill(~real[None], math.inf).argmin(-1)
+            free[b] = real[:, None] * real[None] * (torch.arange(length)[None] != least[:, None])
+        share = [
+            (mask[b].sum() + (free[b] * (soft[b] - soft[b].detach())).sum()) / (~padding[b]).sum() ** 2
+            for b in range(batch)
+        ]
+        bias = torch.where(mask.bool(), -math.inf, 0.0).double().requires_grad_()
+        self.biases.append(bias)
+        self.softs.append(soft * free)
+        self.proportions.append(torch.stack(share))
+        heads = []
+        size = width // attention.num_heads
+        for h in range(attention.num_heads):
+            part = slice(h * size, (h + 1) * size)
+            q, k, v = (
+                linear(x)[..., part]
+                for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            weights = q @ k.transpose(1, 2) / math.sqrt(size) + bias
+            weights = weights.masked_fill(padding[:, None], -math.inf).softmax(-1)
+            heads.append(weights @ v)
+        return attention.out_proj(torch.cat(heads, dim=-1)).transpose(0, 1), None
+
+
+def transcription(kind, model, sample, monkeypatch, masks):
+    """theta descends on L_e + alpha L_asa; eta on -(alpha L_asa - tau L_c)."""
+    tokens = source_tokens(sample)
+    encoder = model.encoder.sentence_encoder
+    features = []
+
+    def keep(module, args, output):
+        features.append(output["encoder_out"][0][0])
+
+    if masks:
+        masks.begin([0])
+    with tiny.hooked(encoder, keep):
+        clean, task_loss = tiny.logits_and_loss(kind, model, sample)
+    if masks:
+        masks.begin([1])
+    attack = Attack(model, tokens)
+    with monkeypatch.context() as patch:
+        for index, layer in enumerate(encoder.layers):
+            patch.setattr(
+                layer.self_attn,
+                "forward",
+                lambda query, index=index, **kwargs: attack(index, query, **kwargs),
+            )
+        with tiny.hooked(encoder, keep):
+            attacked, _ = tiny.logits_and_loss(kind, model, sample)
+    asa_loss = tiny.divergence("bi-kl", kind, clean, attacked)
+    scale = 1.0
+    if kind == "masked-lm":
+        scale = len(clean) / tiny.BATCH
+        asa_loss = asa_loss + scale * tiny.divergence("bi-kl", kind, features[0], features[1])
+    penalty = scale * sum(p.sum() for p in attack.proportions) / len(tokens)
+    theta = task_loss + ALPHA * asa_loss
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(theta, list(named.values()), retain_graph=True, allow_unused=True)
+    gradients = {
+        name: torch.zeros_like(p) if g is None else g
+        for (name, p), g in zip(named.items(), found)
+    }
+    # d log(1 - mu) / d mu = -1 on a unit that is not masked; a masked one has no weight to lose.
+    by_bias = torch.autograd.grad(asa_loss, attack.biases, retain_graph=True)
+    by_mask = [-torch.where(b.isinf(), 0.0, g) for b, g in zip(attack.biases, by_bias)]
+    eta = TAU * penalty - ALPHA * sum((g * soft).sum() for g, soft in zip(by_mask, attack.softs))
+    eta_names = [name for name in named if is_adversary(name)]
+    for name, g in zip(eta_names, torch.autograd.grad(eta, [named[n] for n in eta_names])):
+        gradients[name] = g
+    return task_loss + ALPHA * asa_loss + TAU * penalty, gradients, attack
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, dropout):
+    rates = dict(dropout=tiny.DROPOUT, activation_dropout=tiny.DROPOUT, pooler_dropout=tiny.DROPOUT)
+    built = model(kind, **(rates if dropout else {}))
+    sample = tiny.sample(kind)
+    masks = tiny.Masks() if dropout else None
+    if masks:
+        monkeypatch.setattr(torch.nn.functional, "dropout", masks)
+    expected, reference, attack = transcription(kind, built, sample, monkeypatch, masks)
+    assert 0.1 < sum(b.isinf().sum() for b in attack.biases) / sum(b.numel() for b in attack.biases)
+
+    built.zero_grad()
+    asa = criterion(kind)
+    calls = iter(range(100))
+    monkeypatch.setattr(
+        asa_roberta, "logistic_noise", lambda scores: noise(next(calls), scores.shape)
+    )
+    run_base = asa.run_base
+
+    def numbered_run_base(model, sample, **options):
+        if masks:
+            masks.begin([0] if options.get("write") else [1])
+        return run_base(model, sample, **options)
+
+    monkeypatch.setattr(asa, "run_base", numbered_run_base)
+    value, _, log = asa(built, sample)
+    value.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-10)
+    ours = tiny.gradients(built)
+    tiny.assert_same_gradients(ours, reference)
+    assert any(g.abs().max() > 1e-6 for name, g in ours.items() if is_adversary(name))
+    assert log["asa_loss"] > 1e-4
+
+
+def mean_losses(asa, built, sample, draws=40):
+    """L_asa and the masked proportion, over many masks."""
+    torch.manual_seed(11)
+    logs = [asa(built, sample)[2] for _ in range(draws)]
+    return (
+        sum(log["asa_loss"].item() for log in logs) / draws,
+        sum(log["masked_proportion"].item() for log in logs) / draws / tiny.BATCH,
+    )
+
+
+def train(asa, built, sample, which, steps=60, lr=0.05):
+    """Train the adversary alone or the model alone."""
+    chosen = [p for n, p in built.named_parameters() if is_adversary(n) == (which == "adversary")]
+    optimizer = torch.optim.Adam(chosen, lr=lr)
+    torch.manual_seed(7)
+    for _ in range(steps):
+        built.zero_grad()
+        asa(built, sample)[0].backward()
+        optimizer.step()
+
+
+def test_the_adversary_raises_its_loss_and_a_larger_tau_masks_less():
+    kind = "classification"
+    sample = tiny.sample(kind)
+    results = {}
+    for tau in (0.0, 1.0, 5.0):
+        built = model(kind, double=False)
+        asa = criterion(kind, asa_tau=tau, consistency_weight=1.0)
+        before = mean_losses(asa, built, sample)
+        train(asa, built, sample, "adversary")
+        results[tau] = (before, mean_losses(asa, built, sample))
+    before, after = results[0.0]
+    assert after[0] > 1.1 * before[0]
+    proportions = [results[tau][1][1] for tau in (0.0, 1.0, 5.0)]
+    assert proportions[0] > 1.5 * proportions[1] and proportions[1] > 1.5 * proportions[2]
+
+
+def test_the_model_lowers_the_adversarys_loss():
+    kind = "classification"
+    sample, built = tiny.sample(kind), model(kind, double=False)
+    asa = criterion(kind, consistency_weight=50.0)
+    before = mean_losses(asa, built, sample)[0]
+    train(asa, built, sample, "model", lr=0.003)
+    assert mean_losses(asa, built, sample)[0] < 0.5 * before
+
+
+def test_masks_are_hard_and_spare_padding_and_at_least_one_unit_a_row():
+    torch.manual_seed(1)
+    adversary = asa_roberta.Adversary(8)
+    with torch.no_grad():  # an adversary that wants to mask everything
+        adversary.query.bias.fill_(9.0)
+        adversary.key.bias.fill_(9.0)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    mask, proportion = adversary(torch.randn(5, 2, 8), padding)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert mask[1, 3:].sum() == 0 and mask[1, :, 3:].sum() == 0
+    assert (mask[0].sum(-1) == 4).all() and (mask[1, :3].sum(-1) == 2).all()
+    torch.testing.assert_close(proportion, torch.tensor([20 / 25, 6 / 9]))
+
+
+def test_gradients_are_finite_in_float16():
+    torch.manual_seed(1)
+    scores = torch.randn(2, 4, 4, dtype=torch.float16, requires_grad=True)
+    mask = torch.rand(2, 4, 4).gt(0.5).float()
+    mask[..., 0] = 0
+    mask.requires_grad_()
+    bias = asa_roberta._ReversedBias.apply(mask, torch.float16)
+    ((scores + bias).softmax(-1) * torch.randn(4).half()).sum().backward()
+    for gradient in (scores.grad, mask.grad):
+        assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+        assert gradient.abs().max() < 10
+    assert mask.grad[mask.detach().bool()].abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_without_the_mask_it_is_roberta_bit_for_bit(kind):
+    """In evaluation, and with the same seed in training too."""
+    rates = dict(dropout=0.2, attention_dropout=0.2)
+    plain, asa = (
+        tiny.model(kind, each, double=False, **rates) for each in (RobertaModel, AsaRobertaModel)
+    )
+    asa.load_state_dict(plain.state_dict())
+    sample = tiny.sample(kind)
+    with torch.no_grad():
+        outputs = [tiny.logits_and_loss(kind, m.eval(), sample) for m in (plain, asa)]
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
+    gradients = []
+    for each in (plain, asa):
+        torch.manual_seed(2)
+        tiny.logits_and_loss(kind, each.train(), sample)[1].backward()
+        gradients.append({n: g for n, g in tiny.gradients(each).items() if not is_adversary(n)})
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_the_same_seed_gives_the_same_roberta():
+    states = []
+    for each in (RobertaModel, AsaRobertaModel):
+        torch.manual_seed(5)
+        built = each.build_model(tiny.model_args(), tiny.Task("classification"))
+        built.register_classification_head("sentence_classification_head", num_classes=2)
+        states.append(strip_adversary(built.state_dict()))
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+def test_checkpoints_go_both_ways(caplog):
+    """A RoBERTa's loads strictly, with one line of log; stripped, it is a RoBERTa's again."""
+    plain = tiny.model("classification")
+    asa = tiny.model("classification", AsaRobertaModel, seed=2)
+    own = {n: p.clone() for n, p in asa.state_dict().items() if is_adversary(n)}
+    with caplog.at_level("INFO"):
+        asa.load_state_dict(plain.state_dict(), strict=True)
+    assert [r.message for r in caplog.records if "starts fresh" in r.message] != []
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    torch.testing.assert_close(
+        {n: p for n, p in asa.state_dict().items() if is_adversary(n)}, own, rtol=0, atol=0
+    )
+    with pytest.raises(RuntimeError, match="Missing key"):
+        broken = plain.state_dict()
+        del broken["encoder.sentence_encoder.layers.0.fc1.weight"]
+        asa.load_state_dict(broken, strict=True)
+    again = tiny.model("classification", seed=3)
+    again.load_state_dict(strip_adversary(asa.state_dict()), strict=True)
+    torch.testing.assert_close(again.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    # Its own checkpoint brings its adversary along.
+    third = tiny.model("classification", AsaRobertaModel, seed=4)
+    third.load_state_dict(asa.state_dict(), strict=True)
+    torch.testing.assert_close(third.state_dict(), asa.state_dict(), rtol=0, atol=0)
+
+
+def test_biasing_ends_with_the_context():
+    kind = "classification"
+    built, sample = model(kind).eval(), tiny.sample(kind)
+    with torch.no_grad():
+        before = tiny.logits_and_loss(kind, built, sample)[0]
+        with biased(built) as proportions:
+            inside = tiny.logits_and_loss(kind, built, sample)[0]
+        after = tiny.logits_and_loss(kind, built, sample)[0]
+    assert torch.equal(before, after) and not torch.allclose(before, inside)
+    assert [len(calls) for calls in proportions] == [1, 1]
+
+
+def test_the_masked_proportion_of_each_layer_is_a_meter():
+    from fairseq import metrics
+
+    kind = "multiple-choice"
+    built, sample = model(kind, double=False), tiny.sample(kind)
+    asa = criterion(kind)
+    _, _, log = asa(built, sample)
+    with metrics.aggregate(new_root=True) as meters:
+        asa.__class__.reduce_metrics([log])
+    values = meters.get_smoothed_values()
+    layers = [values["masked_layer1"], values["masked_layer2"]]
+    assert all(0 < value < 1 for value in layers)
+    assert values["masked_proportion"] == pytest.approx(sum(layers) / 2, abs=1e-3)
+    expected = TAU * sum(layers) / math.log(2)
+    assert values["penalty_loss"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_model_without_adversaries_and_checkpointing_are_refused():
+    from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+
+    kind = "classification"
+    sample = tiny.sample(kind)
+    with pytest.raises(ValueError, match="RobertaModel has none: give --arch asa_roberta"):
+        criterion(kind)(tiny.model(kind), sample)
+    built = model(kind)
+    checkpoint_wrapper(built.encoder.sentence_encoder.layers[0])
+    with pytest.raises(ValueError, match="--checkpoint-activations"):
+        criterion(kind)(built, sample)
