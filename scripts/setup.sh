@@ -9,6 +9,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${ADV_PLUGINS_VENV:-$root/.venv}
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=$venv/bin/python
 stamp=$venv/adv_plugins.stamp
 step="reading the options"
@@ -24,7 +25,12 @@ esac
 
 done_before() {
     [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ] &&
-        "$python" -c "import fairseq_compat; fairseq_compat.check_versions()" 2>/dev/null
+        versions_are_right 2>/dev/null
+}
+
+# Asked in another folder, where Python can import this checkout only if it is installed.
+versions_are_right() {
+    (cd "$venv" && "$python" -c "import fairseq_compat; fairseq_compat.check_versions()")
 }
 
 is_suitable() {
@@ -142,7 +148,7 @@ if ! done_before; then
     fi
 
     step="checking the versions"
-    "$python" -c "import fairseq_compat; fairseq_compat.check_versions()"
+    versions_are_right
     echo "$inputs" >"$stamp"
     say "done: $python"
 fi

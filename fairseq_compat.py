@@ -1,0 +1,155 @@
+"""Lets an unmodified fairseq 0.12.2 run on today's Python, torch and numpy.
+
+`install()` puts a hook into `sys.meta_path`. It finds no module itself; when the first submodule of
+fairseq (or hydra) is looked up, it applies the fixes below, each of which does nothing where it is
+not needed. The fairseq commands import fairseq before they read `--user-dir`, so at interpreter
+start fairseq_compat.pth calls `install()`; importing `adv_plugins` does so too.
+
+This is a module of its own because importing `adv_plugins.anything` would import fairseq.
+`python -m fairseq_compat` prints the folder to pass as `--user-dir`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# Every start of Python imports this module: all else is imported where it is used.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+FAIRSEQ = "pip install --no-deps fairseq==0.12.2"
+HYDRA = "pip install hydra-core==1.3.2 omegaconf==2.3.0"
+TORCH = "pip install 'torch>=2.6'"
+
+
+def allow_config_defaults() -> None:
+    """Python >= 3.11 refuses unhashable objects as dataclass defaults (fairseq #5012, #5634).
+
+    fairseq 0.12.2 and hydra-core < 1.3 use their config dataclasses so. Such a class gets a hash
+    only while `dataclasses` checks the field; classes from elsewhere are refused as before.
+    Turning the defaults into factories would not do: fairseq reads `Field.default` later on.
+    """
+    import dataclasses
+
+    original = getattr(dataclasses, "_get_field", None)
+    if sys.version_info < (3, 11) or original is None or hasattr(original, "original"):
+        return
+
+    def get_field(cls: type, name: str, *rest: Any) -> Any:
+        default = getattr(cls, name, None)
+        if isinstance(default, dataclasses.Field):
+            default = default.default
+        config: Any = type(default)
+        ours = config.__module__.startswith(("fairseq.", "hydra."))
+        if not (ours and dataclasses.is_dataclass(config) and config.__hash__ is None):
+            return original(cls, name, *rest)
+        config.__hash__ = object.__hash__
+        try:
+            return original(cls, name, *rest)
+        finally:
+            config.__hash__ = None
+
+    get_field.original = original  # type: ignore[attr-defined]
+    setattr(dataclasses, "_get_field", get_field)  # noqa: B010 - private, so unknown to mypy
+
+
+def allow_namespaces_in_checkpoints() -> None:
+    """torch >= 2.6 loads weights only and so refuses `argparse.Namespace` (fairseq #5603, #5610).
+
+    Checkpoints of fairseq hold their arguments as such an object, which runs no code when loaded.
+    `weights_only` stays true: other classes, and with them hostile checkpoints, are still refused.
+    """
+    import argparse
+
+    import torch
+
+    if hasattr(torch.serialization, "add_safe_globals"):
+        torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def restore_numpy_long() -> None:
+    """numpy >= 2 has no `np.compat`; fairseq asks it for `long` (no issue upstream).
+
+    It does so in `data/token_block_dataset.py` for `--sample-break-mode eos` and in
+    `data/language_pair_dataset.py` for buckets. `long` was another name of `int`.
+    """
+    from types import SimpleNamespace
+
+    import numpy
+
+    if not hasattr(numpy, "compat"):
+        setattr(numpy, "compat", SimpleNamespace(long=int))  # noqa: B010 - unknown to mypy
+
+
+FIXES: dict[str, tuple[Callable[[], None], ...]] = {
+    "hydra": (allow_config_defaults,),
+    "fairseq": (allow_config_defaults, allow_namespaces_in_checkpoints, restore_numpy_long),
+}
+
+
+class FixOnImport:
+    """A finder that finds nothing, and applies the fixes of a package as its import begins."""
+
+    def __init__(self) -> None:
+        self.pending = dict(FIXES)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        # The package itself is only asked about, perhaps; its first submodule is really imported.
+        package, dot, _ = name.partition(".")
+        if dot:
+            for fix in self.pending.pop(package, ()):
+                fix()
+
+
+def install() -> None:
+    """Apply the fixes when they are needed: now if fairseq is there already, else on its import."""
+    if "fairseq" in sys.modules:
+        for fix in FIXES["fairseq"]:
+            fix()
+    elif not any(isinstance(finder, FixOnImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, FixOnImport())
+
+
+def version_of(package: str) -> tuple[int, ...]:
+    """The numbers of an installed package's version, () if it is missing; without importing it."""
+    import importlib.metadata
+
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Perhaps imported from a source folder that was never installed.
+        version = str(getattr(sys.modules.get(package), "__version__", ""))
+    release = version.partition("+")[0].split(".")[:3]
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in release if part)
+
+
+def check_versions() -> None:
+    """Raise ImportError saying what to install, where these plug-ins cannot run."""
+    wanted: tuple[tuple[str, Callable[[tuple[int, ...]], bool], str, str], ...] = (
+        ("torch", lambda version: version >= (2, 6), "2.6 or later", TORCH),
+        ("hydra-core", lambda version: version[:2] == (1, 3), "1.3", HYDRA),
+        ("omegaconf", lambda version: version[:2] == (2, 3), "2.3", HYDRA),
+        ("fairseq", lambda version: version[:2] == (0, 12), "0.12.2", FAIRSEQ),
+    )
+    for package, usable, needed, command in wanted:
+        version = version_of(package)
+        if not usable(version):
+            found = f"{'.'.join(map(str, version))} is installed" if version else "it is missing"
+            raise ImportError(f"adv_plugins needs {package} {needed}, but {found}: {command}")
+
+
+def user_dir() -> str:
+    """The folder to pass as `--user-dir`."""
+    import importlib.util
+    import os
+
+    spec = importlib.util.find_spec("adv_plugins")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("adv_plugins is not installed here: run `pip install .` in its folder")
+    return os.path.realpath(next(iter(spec.submodule_search_locations)))
+
+
+if __name__ == "__main__":
+    print(user_dir())

@@ -1,0 +1,212 @@
+"""Each fix of fairseq_compat: it helps fairseq, and nobody else notices it."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+
+import fairseq_compat
+
+refuses_unhashable_defaults = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python before 3.11 looks at lists, dicts and sets only"
+)
+
+
+def make_dataclass(module):
+    """A dataclass, like fairseq's configs not hashable, of the given module."""
+    config = dataclasses.make_dataclass("Config", [("value", int, 1)])
+    config.__module__ = module
+    return config
+
+
+def use_as_default(default):
+    return dataclasses.make_dataclass("Outer", [("inner", type(default), default)])
+
+
+@pytest.fixture
+def plain_dataclasses(monkeypatch):
+    """`dataclasses` without the fix; afterwards it is as it was."""
+    patched = dataclasses._get_field
+    monkeypatch.setattr(dataclasses, "_get_field", getattr(patched, "original", patched))
+
+
+@refuses_unhashable_defaults
+@pytest.mark.parametrize("module", ["fairseq.somewhere", "hydra.somewhere"])
+def test_config_defaults_are_allowed_where_python_refuses_them(module, plain_dataclasses):
+    config = make_dataclass(module)
+    with pytest.raises(ValueError, match="mutable default"):
+        use_as_default(config())
+    fairseq_compat.allow_config_defaults()
+
+    default = config()
+    outer = use_as_default(default)
+    assert outer().inner is default
+    assert outer.__dataclass_fields__["inner"].default is default, "fairseq reads it there"
+    assert config.__hash__ is None, "the hash is gone again"
+
+    wrapped = dataclasses.make_dataclass(
+        "Outer", [("inner", config, dataclasses.field(default=default))]
+    )
+    assert wrapped().inner is default
+
+
+@refuses_unhashable_defaults
+def test_the_defaults_of_others_are_still_refused():
+    fairseq_compat.allow_config_defaults()
+    for default in (make_dataclass("fairseq_of_a_user")(), make_dataclass(__name__)(), [], {}):
+        with pytest.raises(ValueError, match="mutable default"):
+            use_as_default(default)
+
+
+def test_config_defaults_are_left_to_an_older_python(plain_dataclasses, monkeypatch):
+    plain = dataclasses._get_field
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
+    fairseq_compat.allow_config_defaults()
+    assert dataclasses._get_field is plain
+
+
+def test_fixing_twice_is_fixing_once(plain_dataclasses):
+    fairseq_compat.allow_config_defaults()
+    once = dataclasses._get_field
+    fairseq_compat.allow_config_defaults()
+    assert dataclasses._get_field is once
+    fairseq_compat.allow_namespaces_in_checkpoints()
+    fairseq_compat.allow_namespaces_in_checkpoints()
+    assert torch.serialization.get_safe_globals().count(argparse.Namespace) == 1
+
+
+class Hostile:
+    """Runs code of its own choice when unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return (os.mkdir, (self.folder,))
+
+
+def test_checkpoints_with_arguments_load_and_hostile_ones_do_not(tmp_path):
+    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    arguments = argparse.Namespace(arch="roberta_base", dropout=0.1)
+    torch.save({"args": arguments, "model": {"weight": torch.ones(2)}}, checkpoint)
+    with torch.serialization.safe_globals([]):
+        torch.serialization.clear_safe_globals()
+        with pytest.raises(pickle.UnpicklingError, match="Namespace"):
+            torch.load(checkpoint)
+        fairseq_compat.allow_namespaces_in_checkpoints()
+        assert torch.load(checkpoint)["args"] == arguments
+
+    torch.save({"args": arguments, "model": Hostile(str(tmp_path / "made"))}, checkpoint)
+    with pytest.raises(pickle.UnpicklingError, match="mkdir"):
+        load_checkpoint_to_cpu(str(checkpoint))
+    assert not (tmp_path / "made").exists()
+
+
+def test_sentences_break_at_eos(monkeypatch):
+    from fairseq.data import TokenBlockDataset
+
+    sentences = [torch.tensor([5, 6, 2]), torch.tensor([7, 2])]
+    monkeypatch.delattr(numpy, "compat", raising=False)
+    fairseq_compat.restore_numpy_long()
+    blocks = TokenBlockDataset(sentences, [3, 2], None, pad=1, eos=2, break_mode="eos")
+    assert [block.tolist() for block in blocks] == [[5, 6, 2], [7, 2]]
+
+
+def test_numpy_with_compat_stays_as_it_is(monkeypatch):
+    own = SimpleNamespace()
+    monkeypatch.setattr(numpy, "compat", own, raising=False)
+    fairseq_compat.restore_numpy_long()
+    assert numpy.compat is own
+
+
+def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
+    fixed = []
+    fixes = {
+        "hydra": (lambda: fixed.append("hydra"),),
+        "fairseq": (lambda: fixed.append("fairseq"),),
+    }
+    monkeypatch.setattr(fairseq_compat, "FIXES", fixes)
+    hook = fairseq_compat.FixOnImport()
+    for name in ("os", "fairseq", "fairseq_cli.train", "hydra"):
+        assert hook.find_spec(name) is None
+    assert fixed == []
+    for name in ("hydra.core", "fairseq.version", "fairseq.data", "hydra.main"):
+        assert hook.find_spec(name) is None
+    assert fixed == ["hydra", "fairseq"]
+
+
+def test_the_hook_is_put_in_once(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.delitem(sys.modules, "fairseq", raising=False)
+    fairseq_compat.install()
+    fairseq_compat.install()
+    hooks = [finder for finder in sys.meta_path if isinstance(finder, fairseq_compat.FixOnImport)]
+    assert len(hooks) == 1
+
+
+def test_installing_is_light_and_tells_the_user_dir():
+    script = (
+        "import runpy, sys, fairseq_compat; fairseq_compat.install();"
+        "runpy.run_module('fairseq_compat', run_name='__main__');"
+        "assert not {'torch', 'numpy', 'fairseq', 'adv_plugins'} & set(sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == str(root / "adv_plugins")
+
+
+GOOD = {"torch": "2.6.0+cu124", "hydra-core": "1.3.2", "omegaconf": "2.3.0", "fairseq": "0.12.2"}
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "message"),
+    [
+        ("fairseq", None, "it is missing: pip install --no-deps fairseq==0.12.2"),
+        ("fairseq", "0.10.2", "0.10.2 is installed: pip install --no-deps fairseq==0.12.2"),
+        ("fairseq", "1.0.0a0", "needs fairseq 0.12.2"),
+        ("torch", "2.5.1", "pip install 'torch>=2.6'"),
+        ("torch", None, "pip install 'torch>=2.6'"),
+        ("hydra-core", "1.0.7", "pip install hydra-core==1.3.2 omegaconf==2.3.0"),
+        ("omegaconf", "2.0.6", "pip install hydra-core==1.3.2 omegaconf==2.3.0"),
+    ],
+)
+def test_wrong_versions_are_named_with_the_command_to_mend_them(
+    package, version, message, monkeypatch
+):
+    installed = {**GOOD, package: version}
+
+    def look_up(name):
+        if installed[name] is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", look_up)
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(ImportError) as error:
+        fairseq_compat.check_versions()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("torch_version", ["2.6.0+cu124", "2.13.0+cpu", "2.15.0a0+git12ab", "3.0"])
+def test_right_versions_are_accepted(torch_version, monkeypatch):
+    installed = {**GOOD, "torch": torch_version}
+    monkeypatch.setattr(importlib.metadata, "version", installed.__getitem__)
+    fairseq_compat.check_versions()
+
+
+def test_this_environment_is_accepted():
+    fairseq_compat.check_versions()

@@ -1,0 +1,112 @@
+"""What `pip install .` and `pip install -e .` put into an environment: read off their wheels."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fairseq_compat
+
+ROOT = Path(__file__).parents[1]
+HOOK = "fairseq_compat.pth"
+
+# setuptools has had its own bdist_wheel since 70.1
+needs_build_tools = pytest.mark.skipif(
+    not importlib.util.find_spec("wheel") and fairseq_compat.version_of("setuptools") < (70, 1),
+    reason="building a wheel needs setuptools 70.1, or setuptools and wheel",
+)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A copy of the sources, as building leaves files behind."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("setup.py", "pyproject.toml", "fairseq_compat.py", HOOK):
+        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "adv_plugins", folder / "adv_plugins", ignore=ignored)
+    return folder
+
+
+def build(function, sources, folder):
+    """The wheel's files by their names inside an environment's site-packages."""
+    script = f"from setuptools import build_meta; build_meta.{function}({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=sources, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    record = next(name for name in names if name.endswith(".dist-info/RECORD"))
+    recorded = {line.split(",")[0] for line in archive.read(record).decode().splitlines()}
+    assert recorded == set(names), "what is not recorded stays behind when uninstalled"
+    return {name.split(".data/purelib/")[-1]: archive.read(name).decode() for name in names}
+
+
+@needs_build_tools
+def test_a_wheel_holds_the_packages_and_the_hook(sources, tmp_path):
+    files = build("build_wheel", sources, tmp_path)
+    assert files[HOOK] == (ROOT / HOOK).read_text()
+    assert "fairseq_compat.py" in files
+    packaged = {name for name in files if name.startswith("adv_plugins/")}
+    assert packaged == {
+        str(path.relative_to(ROOT)) for path in (ROOT / "adv_plugins").rglob("*.py")
+    }
+    assert not any(name.startswith(("tests", "scripts", "examples")) for name in files)
+
+
+@needs_build_tools
+def test_an_editable_wheel_holds_the_hook_after_the_paths(sources, tmp_path):
+    files = build("build_editable", sources, tmp_path)
+    assert files[HOOK] == (ROOT / HOOK).read_text()
+    paths = [name for name in files if name.endswith(".pth") and name != HOOK]
+    assert paths, "setuptools makes the checkout importable by such a file"
+    assert all(name < HOOK for name in paths), "Python reads them in this order"
+
+
+@needs_build_tools
+def test_requirements_leave_torch_and_fairseq_to_the_user(sources, tmp_path):
+    files = build("build_wheel", sources, tmp_path)
+    metadata = next(text for name, text in files.items() if name.endswith("METADATA"))
+    required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist")]
+    assert "Requires-Dist: torch>=2.6" in required
+    assert not any("fairseq" in line for line in required)
+
+
+@pytest.mark.parametrize("module_is_there", [True, False])
+def test_the_hooks_line_is_silent(module_is_there):
+    """It runs at every start of Python: without the module, too, after a rough uninstallation."""
+    line = (ROOT / HOOK).read_text()
+    assert line.startswith("import ") and line.count("\n") == 1, "or Python takes it for a path"
+    folders = [str(ROOT)] if module_is_there else []
+    script = f"import sys; sys.path[:0] = {folders}; {line.strip()}; print(sys.meta_path)"
+    run = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ("FixOnImport" in run.stdout) == module_is_there
+    assert run.stderr == ""
+
+
+def test_the_scripts_are_executable_and_well_formed():
+    for name in ("scripts/setup.sh", "scripts/test.sh", ".ci/run"):
+        assert os.access(ROOT / name, os.X_OK), name
+        subprocess.run(["bash", "-n", ROOT / name], check=True)
+
+
+def test_the_constraints_cover_the_requirements():
+    constrained = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    script = "import setuptools; setuptools.setup = lambda **a: print(*a['install_requires']); "
+    script += f"exec(open({str(ROOT / 'setup.py')!r}).read())"
+    pytest.importorskip("setuptools")
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = {requirement.split(">")[0] for requirement in run.stdout.split()}
+    assert names and names <= constrained
