@@ -1,0 +1,178 @@
+"""A batch in parts - by --update-freq or over workers - gives the gradients of the whole batch."""
+
+import math
+
+import pytest
+import tiny
+import torch
+import torch.distributed as dist
+
+import adv_plugins.models.asa_roberta as asa_roberta
+from adv_plugins.models.asa_roberta import AsaRobertaModel
+from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
+
+# Options under which a sentence's perturbation does not depend on the rest of the batch; R-AT's
+# default norm is that of the whole batch.
+METHODS = {
+    "rat_criterion": dict(adv_norm_over="sentence"),
+    "freelb_criterion": dict(adv_init_eps=0.0),
+    "rapt_criterion": dict(noise_max_layer=1),
+    "asa_criterion": {},
+}
+
+
+def make(name, kind, monkeypatch):
+    """Criterion and model whose random numbers do not depend on the batch."""
+    monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.zeros_like(scores))
+    criterion = tiny.criterion(name, kind, **METHODS[name])
+
+    def noise(hidden, real):
+        wave = torch.arange(hidden.size(0) * hidden.size(2), dtype=hidden.dtype).cos()
+        return wave.view(hidden.size(0), 1, -1) * real.transpose(0, 1)
+
+    if name == "rapt_criterion":
+        monkeypatch.setattr(criterion, "noise", noise)
+    model = tiny.model(kind, AsaRobertaModel)
+    with torch.no_grad():
+        for attention in asa_roberta.adversaries(model):
+            attention.adversary.query.bias.normal_(std=0.5)
+    return criterion, model
+
+
+def part(sample, rows):
+    """Some rows of a batch, with no more padding than they need."""
+    if isinstance(sample, dict):
+        cut = {key: part(value, rows) for key, value in sample.items()}
+        if "nsentences" in cut:
+            cut["nsentences"] = len(range(*rows.indices(tiny.BATCH)))
+        tokens = cut.get("src_tokens")
+        if tokens is not None:
+            cut["src_tokens"] = tokens[:, : int(tokens.ne(1).sum(1).max())]
+        target = cut.get("target")
+        if target is not None and target.dim() == 2 and target.size(1) > 1:  # masked LM
+            cut["target"] = target[:, : cut["net_input"]["src_tokens"].size(1)]
+        return cut
+    return sample[rows] if torch.is_tensor(sample) else sample
+
+
+CASES = [(name, kind) for name in METHODS for kind in tiny.KINDS]
+# ASA's per-sentence terms are weighed by the batch's masked tokens per sentence there.
+CASES.remove(("asa_criterion", "masked-lm"))
+
+
+@pytest.mark.parametrize("name,kind", CASES)
+def test_gradients_of_parts_add_up(float64, monkeypatch, name, kind):
+    criterion, model = make(name, kind, monkeypatch)
+    sample = tiny.sample(kind)
+    criterion(model, sample)[0].backward()
+    whole = tiny.gradients(model)
+    model.zero_grad()
+    for rows in (slice(0, 2), slice(2, 3)):
+        criterion(model, part(sample, rows))[0].backward()
+    tiny.assert_same_gradients(tiny.gradients(model), whole)
+
+
+def worker(rank, name, kind, port, queue, counted):
+    """One of two processes: two sentences, or one; sends the reduced gradients of rank 0."""
+    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        criterion, model = make(name, kind, monkeypatch)
+        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        stock = torch.nn.functional.log_softmax
+        monkeypatch.setattr(
+            torch.nn.functional, "log_softmax", lambda x, dim, dtype=None: stock(x, dim=dim)
+        )
+        wrapped = ModuleProxyWrapper(LegacyDistributedDataParallel(model, dist.group.WORLD))
+        if counted:
+            wrapped = ModuleProxyWrapper(torch.nn.parallel.DistributedDataParallel(
+                model, find_unused_parameters=True
+            ))
+            reductions = []
+            wrapped.module.register_comm_hook(reductions, _count)
+        rows = (slice(0, 2), slice(2, 3))[rank]
+        criterion(wrapped, part(tiny.sample(kind), rows))[0].backward()
+        if not counted:
+            wrapped.all_reduce_grads()
+    if rank == 0:
+        elements = sum(reductions) if counted else None
+        queue.put(({n: g.numpy() for n, g in tiny.gradients(model).items()}, elements))
+    dist.destroy_process_group()
+
+
+def _count(reductions, bucket):
+    """A communication hook: counts what is reduced, then reduces it."""
+    reductions.append(bucket.buffer().numel())
+    work = dist.all_reduce(bucket.buffer() / 2, async_op=True).get_future()
+    return work.then(lambda future: future.value()[0])
+
+
+def reduced(name, kind, counted=False):
+    """Gradients after the reduction over two processes, and how many numbers were reduced."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    processes = [
+        context.Process(target=worker, args=(rank, name, kind, port, queue, counted))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    gradients, elements = queue.get()
+    return {key: 2 * torch.from_numpy(value) for key, value in gradients.items()}, elements
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("ddp", ["legacy_ddp", "pytorch_ddp, unused parameters"])
+def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp):
+    """On an uneven split; DDP averages, so twice its result. It reduces once, whatever K."""
+    kind = "multiple-choice"
+    counted = ddp != "legacy_ddp"
+    ours, elements = reduced(name, kind, counted)
+    criterion, model = make(name, kind, monkeypatch)
+    criterion(model, tiny.sample(kind))[0].backward()
+    tiny.assert_same_gradients(ours, tiny.gradients(model))
+    if counted:
+        assert elements == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loss_scale_that_is_too_large_recovers(name):
+    """float16 weights and fairseq's own scaler: overflow, smaller scale, then right gradients."""
+    from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
+
+    kind = "classification"
+    sample = tiny.sample(kind)
+    options = {**METHODS[name], "noise_max_layer": 1} if name == "rapt_criterion" else METHODS[name]
+    criterion = tiny.criterion(name, kind, **options)
+    model = tiny.model(kind, AsaRobertaModel, double=False).half()
+    scaler = DynamicLossScaler(init_scale=2.0**40, threshold=None)
+    overflows = 0
+    for _ in range(60):
+        model.zero_grad()
+        torch.manual_seed(3)
+        loss, _, log = criterion(model, sample)
+        assert math.isfinite(log["loss"]) and math.isfinite(log["objective"])
+        scaler.scale(loss).backward()
+        gradients = {n: g.float() / scaler.loss_scale for n, g in tiny.gradients(model).items()}
+        norm = torch.cat([g.flatten() for g in gradients.values()]).norm()
+        try:
+            scaler.check_overflow(norm.item())
+        except OverflowError:
+            overflows += 1
+            continue
+        break
+    assert 5 < overflows < 60
+    full = tiny.model(kind, AsaRobertaModel, double=False)
+    torch.manual_seed(3)
+    tiny.criterion(name, kind, **options)(full, sample)[0].backward()
+    expected = torch.cat([g.flatten() for g in tiny.gradients(full).values()])
+    ours = torch.cat([g.flatten() for g in gradients.values()])
+    cosine = torch.nn.functional.cosine_similarity(ours, expected, dim=0)
+    assert cosine > 0.99 and norm == pytest.approx(expected.norm().item(), rel=0.1)

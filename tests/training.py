@@ -1,0 +1,94 @@
+"""Running fairseq's own commands in this process, on tiny data written for the purpose."""
+
+import contextlib
+import json
+import re
+
+import numpy as np
+import torch
+from binarize import write_split
+
+import adv_plugins  # noqa: F401
+
+import fairseq_cli.train
+from fairseq import checkpoint_utils, distributed_utils, metrics, options
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+WORDS, CLASSES, CHOICES = 30, 3, 3
+TINY = (
+    "--encoder-layers 2 --encoder-embed-dim 8 --encoder-ffn-embed-dim 16 "
+    "--encoder-attention-heads 2 --max-positions 32 --cpu --num-workers 0 --log-format json "
+    "--lr 0.01 --lr-scheduler fixed --batch-size 4 "
+    "--required-batch-size-multiple 1 --seed 3 --no-progress-bar"
+)
+ADAM = "--optimizer adam --adam-betas (0.9,0.98)"
+KIND_FLAGS = {
+    "classification": f"--task sentence_prediction --num-classes {CLASSES} --init-token 0",
+    "regression": "--task sentence_prediction --num-classes 1 --init-token 0 --regression-target",
+    "multiple-choice": f"--task sentence_ranking --num-classes {CHOICES} --init-token 0",
+    "masked-lm": "--task masked_lm --tokens-per-sample 30 --sample-break-mode complete",
+}
+
+
+def write_data(folder, kind, sizes=(18, 10)):
+    """Random sentences of ``kind`` in fairseq's binary form; returns the folder."""
+    random = np.random.default_rng(1)
+    words = Dictionary()
+    for index in range(WORDS):
+        words.add_symbol(f"w{index}")
+    first = words.nspecial
+    inputs = [f"input{index}" for index in range(CHOICES + 1)] if kind == "multiple-choice" else ["input0"]
+    for split, count in zip(("train", "valid"), sizes):
+        for name in inputs if kind != "masked-lm" else [""]:
+            lengths = random.integers(2, 9, size=count)
+            sentences = [random.integers(first, first + WORDS, size=n) for n in lengths]
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            words.save(str(folder / name / "dict.txt"))
+            write_split(folder / name, split, sentences, len(words))
+        labels = random.integers(0, CLASSES, size=count)
+        if kind == "masked-lm":
+            continue
+        (folder / "label").mkdir(exist_ok=True)
+        if kind == "classification":
+            classes = Dictionary()
+            for index in range(CLASSES):
+                classes.add_symbol(f"c{index}")
+            classes.save(str(folder / "label" / "dict.txt"))
+            rows = [np.array([classes.index(f"c{label}")]) for label in labels]
+            write_split(folder / "label", split, rows, len(classes))
+        else:
+            values = random.random(count) if kind == "regression" else labels
+            text = "".join(f"{value}\n" for value in values)
+            (folder / "label" / f"{split}.label").write_text(text)
+    return folder
+
+
+def parse(arguments):
+    """A command line (a list) as fairseq-train's configuration."""
+    parser = options.get_training_parser()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
+
+
+def train(data, save_dir, kind, criterion, *flags, arch="asa_roberta", optimizer=ADAM):
+    """fairseq-train in this process; returns the last checkpoint's state."""
+    metrics.reset()
+    if hasattr(checkpoint_utils.save_checkpoint, "best"):
+        del checkpoint_utils.save_checkpoint.best
+    line = f"{data} --save-dir {save_dir} --arch {arch} --criterion {criterion} {TINY} {KIND_FLAGS[kind]}"
+    line = f"{line} {optimizer}"
+    cfg = parse([*line.split(), *flags])
+    with contextlib.ExitStack() as stack:
+        # fairseq leaves the global random state as its last update left it.
+        stack.callback(torch.set_rng_state, torch.get_rng_state())
+        distributed_utils.call_main(cfg, fairseq_cli.train.main)
+    return checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))
+
+
+def logged(caplog, name):
+    """The numbers of the log lines of ``train``, ``train_inner`` or ``valid``."""
+    found = []
+    for record in caplog.records:
+        if record.name == name and (match := re.search(r"\{.*\}", record.getMessage())):
+            found.append(json.loads(match[0]))
+    return found
