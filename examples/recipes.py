@@ -15,14 +15,15 @@ USER_DIR = EXAMPLES.parent / "adv_plugins"
 CRITERIONS = {
     "plain": "sentence_prediction",
     "rat": "rat_criterion",
+    "freelb": "freelb_criterion",
+    "rapt": "rapt_criterion",
+    "asa": "asa_criterion",
 }
 PRECISION_FLAGS = {
     "fp32": [],
     "fp16": "--fp16 --fp16-init-scale 4 --threshold-loss-scale 1 --fp16-scale-window 128".split(),
     "amp": ["--amp"],
 }
-WARMUP_RATIO = 0.06
-
 # What every recipe shares: fairseq's published way to fine-tune RoBERTa.
 FINE_TUNING_FLAGS = shlex.split(
     "--task sentence_prediction --init-token 0 --separator-token 2 --max-positions 512 "
@@ -70,13 +71,17 @@ class Recipe:
 
         Args:
             data: a folder made by the preprocessing.
+            arch: a RoBERTa; for ASA the one with adversaries is taken.
             checkpoint: weights to start from; None trains from random ones.
             extra: flags of the user, which win over the recipe's.
         """
         updates, warmup = self.updates, self.warmup
         if updates == "-":
-            steps = math.ceil(count_rows(data) / int(self.batch)) * int(self.epochs)
-            updates, warmup = str(steps), str(math.ceil(WARMUP_RATIO * steps))
+            updates = str(math.ceil(count_rows(data) / int(self.batch)) * int(self.epochs))
+        if "." in warmup:
+            warmup = str(math.ceil(float(warmup) * int(updates)))
+        if self.method == "asa" and not arch.startswith("asa_"):
+            arch = f"asa_{arch}"  # the same model, with adversaries
         return [
             "fairseq-train",
             str(data),
