@@ -111,7 +111,16 @@ def run_in_foreground(run: Run) -> int:
     script = Path(sys.executable).with_name(run.command[0])
     command = [str(script) if script.exists() else run.command[0], *run.command[1:]]
     began = time.monotonic()
-    code = subprocess.run([*command, "--log-file", str(run.log)], check=False).returncode
+    # fairseq's own --log-file leaves the validations out.
+    with run.log.open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+    code = process.wait()
     if code == 0:
         write_result(run, seconds=time.monotonic() - began)
     return code

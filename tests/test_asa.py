@@ -345,3 +345,41 @@ def test_a_model_without_adversaries_and_checkpointing_are_refused():
     checkpoint_wrapper(built.encoder.sentence_encoder.layers[0])
     with pytest.raises(ValueError, match="--checkpoint-activations"):
         criterion(kind)(built, sample)
+
+
+@pytest.mark.parametrize("name", ["rat_criterion", "freelb_criterion", "rapt_criterion"])
+def test_asa_joins_the_other_methods(float64, monkeypatch, name):
+    """Objective and gradients of ``--asa-weight`` are the method's plus ASA's two terms."""
+    kind = "classification"
+    built, sample = model(kind), tiny.sample(kind)
+    monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.zeros_like(scores))
+    options = dict(adv_init_eps=0.0) if name == "freelb_criterion" else {}
+    if name == "rapt_criterion":
+        options = dict(noise_max_layer=1)
+
+    def run(each):
+        built.zero_grad()
+        torch.manual_seed(3)
+        loss, _, log = each(built, sample)
+        loss.backward()
+        return log, tiny.gradients(built)
+
+    alone = run(tiny.criterion(name, kind, **options))
+    both = run(tiny.criterion(name, kind, asa_weight=ALPHA, asa_tau=TAU, **options))
+    asa = run(criterion(kind))
+    plain = run(criterion(kind).base)
+    for key, gradient in both[1].items():
+        expected = alone[1][key] + asa[1][key] - plain[1][key]
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-11)
+    expected = alone[0]["objective"] + asa[0]["objective"] - plain[0]["loss"]
+    torch.testing.assert_close(both[0]["objective"], expected, rtol=1e-10, atol=1e-10)
+    assert "masked_layer2" in both[0] and "masked_layer2" not in alone[0]
+
+
+def test_a_method_on_asa_roberta_leaves_the_adversary_alone_without_its_weight():
+    kind = "classification"
+    built, sample = model(kind), tiny.sample(kind)
+    tiny.criterion("rat_criterion", kind)(built, sample)[0].backward()
+    assert all(p.grad is None for n, p in built.named_parameters() if is_adversary(n))
+    with pytest.raises(ValueError, match="ASA needs a model with adversaries"):
+        tiny.criterion("rat_criterion", kind, asa_weight=1.0)(tiny.model(kind), sample)

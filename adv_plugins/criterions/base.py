@@ -14,13 +14,14 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from adv_plugins.asa_game import LAYER_KEY, AsaGame
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
-from adv_plugins.divergence import DIVERGENCES
+from adv_plugins.divergence import DIVERGENCES, get_divergence
 from adv_plugins.gradients import KeptGradients, LossScale
 from adv_plugins.perturbation import captured_outputs, unwrap
 from fairseq import metrics
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
-from fairseq.criterions.masked_lm import MaskedLmConfig
+from fairseq.criterions.masked_lm import MaskedLmConfig, MaskedLmLoss
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import TASK_REGISTRY
 
@@ -32,6 +33,8 @@ BASE_OF_TASK = {
     "masked_lm": "masked_lm",
 }
 BASE_CHOICES = ChoiceEnum(["auto", *sorted(set(BASE_OF_TASK.values()))])
+ASA_LOSS_METERS = ("objective", "asa_loss", "sentence_asa_loss", "penalty_loss")
+ASA_MEAN_METERS = ("masked_proportion",)
 CONSISTENCY_CHOICES = ChoiceEnum(list(DIVERGENCES))
 
 
@@ -50,6 +53,22 @@ class WrappingCriterionConfig(SentencePredictionMetricsConfig, MaskedLmConfig):
     save_predictions: Optional[str] = field(
         default=None,
         metadata={"help": "file to save predictions to (sentence_ranking)"},
+    )
+
+
+@dataclass
+class AsaAdditionConfig(WrappingCriterionConfig):
+    """For the methods that ASA can join on an asa_roberta."""
+
+    asa_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "with --arch asa_roberta*: weight of ASA's divergence between a clean pass and "
+            "one under the adversary's masks, added to this criterion's objective (0: no such passes)"
+        },
+    )
+    asa_tau: float = field(
+        default=0.3, metadata={"help": "with --asa-weight: price of a masked unit"}
     )
 
 
@@ -72,10 +91,11 @@ class WrappingCriterion(FairseqCriterion):
 
     Subclasses implement :meth:`perturbed_forward` and list their own losses in ``LOSS_METERS``
     (sums, logged like fairseq's: divided by the sample size, in base 2) and other quantities in
-    ``MEAN_METERS`` (sums over sentences, logged as means).
+    ``MEAN_METERS`` (sums over sentences, logged as means). Those of ASA, which can join the others
+    (``--asa-weight``), are added to both.
     """
 
-    LOSS_METERS: Tuple[str, ...] = ("objective",)
+    LOSS_METERS: Tuple[str, ...] = ()
     MEAN_METERS: Tuple[str, ...] = ()
     base_class: Any = None
 
@@ -85,6 +105,21 @@ class WrappingCriterion(FairseqCriterion):
         self.regression = bool(getattr(self.base, "regression_target", False))
         self.loss_scale = LossScale()
         self.update_number = 0
+        self.added_game: Optional[AsaGame] = None
+        if getattr(cfg, "asa_weight", 0) != 0:
+            check_range(cfg, "asa_weight", "asa_tau", at_least=0)
+            loss = str(getattr(cfg, "consistency_loss", "bi-kl"))
+            self.added_game = self.asa_game(cfg.asa_weight, cfg.asa_tau, loss)
+
+    def asa_game(self, weight: float, tau: float, loss: str) -> AsaGame:
+        """ASA's terms for this criterion's base."""
+        return AsaGame(
+            weight=weight,
+            tau=tau,
+            divergence=get_divergence(loss, regression=self.regression),
+            sentence_divergence=get_divergence(loss),
+            pre_training=isinstance(self.base, MaskedLmLoss),
+        )
 
     def follow_updates(self, task: Any) -> None:
         """Keep ``update_number`` up to date, for methods that change in the course of training.
@@ -116,9 +151,20 @@ class WrappingCriterion(FairseqCriterion):
 
         In eval mode or without gradients, and when :meth:`is_active` says so, this is the base's.
         """
-        if not (self.training and model.training and torch.is_grad_enabled() and self.is_active()):
+        if not (self.training and model.training and torch.is_grad_enabled()):
             return self.base(model, sample, reduce)
-        return self.perturbed_forward(model, sample)
+        if self.is_active():
+            loss, sample_size, logging = self.perturbed_forward(model, sample)
+        else:
+            loss, sample_size, logging = self.base(model, sample, reduce)
+        if self.added_game is not None:
+            _, terms, log = self.added_game.play(self._run_quiet_base, model, sample)
+            loss = loss + terms
+            logging.update(log, objective=loss.detach())
+        return loss, sample_size, logging
+
+    def _run_quiet_base(self, model: nn.Module, sample: Dict[str, Any], **unused: Any) -> BasePass:
+        return self.run_base(model, sample)
 
     def is_active(self) -> bool:
         """Whether the method does anything with its current weights."""
@@ -156,14 +202,17 @@ class WrappingCriterion(FairseqCriterion):
         cls.base_class.reduce_metrics(logging_outputs)
         sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
         sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
-        for key in cls.LOSS_METERS:
-            if any(key in log for log in logging_outputs):
-                total = sum(log.get(key, 0) for log in logging_outputs)
-                metrics.log_scalar(key, total / sample_size / math.log(2), sample_size, round=3)
-        for key in cls.MEAN_METERS:
-            if any(key in log for log in logging_outputs):
-                total = sum(log.get(key, 0) for log in logging_outputs)
-                metrics.log_scalar(key, total / sentences, sentences, round=5)
+        losses = {*cls.LOSS_METERS, *ASA_LOSS_METERS}
+        means = {*cls.MEAN_METERS, *ASA_MEAN_METERS}
+        for key in dict.fromkeys(key for log in logging_outputs for key in log):
+            if key in losses:
+                scale, weight, digits = sample_size * math.log(2), sample_size, 3
+            elif key in means or key.startswith(LAYER_KEY):
+                scale, weight, digits = sentences, sentences, 5
+            else:
+                continue
+            total = sum(log.get(key, 0) for log in logging_outputs)
+            metrics.log_scalar(key, total / scale, weight, round=digits)
 
     def logging_outputs_can_be_summed(self) -> bool:
         """As the base says."""

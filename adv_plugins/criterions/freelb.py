@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adv_plugins.batch import source_tokens
-from adv_plugins.criterions.base import WrappingCriterion, WrappingCriterionConfig, check_range
+from adv_plugins.criterions.base import AsaAdditionConfig, WrappingCriterion, check_range
 from adv_plugins.dropout import SameMasks
 from adv_plugins.perturbation import (
     divide_by_norm,
@@ -24,7 +24,7 @@ from fairseq.dataclass import ChoiceEnum
 
 
 @dataclass
-class FreeLBCriterionConfig(WrappingCriterionConfig):
+class FreeLBCriterionConfig(AsaAdditionConfig):
     """Options of FreeLB."""
 
     adv_steps: int = field(

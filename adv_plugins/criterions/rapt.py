@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from adv_plugins.batch import source_tokens
 from adv_plugins.criterions.base import (
     CONSISTENCY_CHOICES,
+    AsaAdditionConfig,
     WrappingCriterion,
-    WrappingCriterionConfig,
     check_range,
 )
 from adv_plugins.divergence import full_precision, get_divergence
@@ -22,7 +22,7 @@ from fairseq.dataclass import ChoiceEnum
 
 
 @dataclass
-class RaptCriterionConfig(WrappingCriterionConfig):
+class RaptCriterionConfig(AsaAdditionConfig):
     """Options of RAPT."""
 
     noise_eta: float = field(

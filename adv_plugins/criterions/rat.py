@@ -13,8 +13,8 @@ from adv_plugins.batch import repeat_sample
 from adv_plugins.criterions.base import (
     CONSISTENCY_CHOICES,
     BasePass,
+    AsaAdditionConfig,
     WrappingCriterion,
-    WrappingCriterionConfig,
     check_range,
 )
 from adv_plugins.divergence import get_divergence
@@ -38,7 +38,7 @@ DIRECTIONS = {"embedding-matrix": embedding_matrix_direction, "sentence": senten
 
 
 @dataclass
-class RatCriterionConfig(WrappingCriterionConfig):
+class RatCriterionConfig(AsaAdditionConfig):
     """Options of R-AT; the defaults are the paper's for most GLUE tasks (Table 7)."""
 
     adv_eps: float = field(
