@@ -383,3 +383,16 @@ def test_a_method_on_asa_roberta_leaves_the_adversary_alone_without_its_weight()
     assert all(p.grad is None for n, p in built.named_parameters() if is_adversary(n))
     with pytest.raises(ValueError, match="ASA needs a model with adversaries"):
         tiny.criterion("rat_criterion", kind, asa_weight=1.0)(tiny.model(kind), sample)
+
+
+def test_it_costs_two_passes_and_the_adversarys_own_layers():
+    kind = "classification"
+    built, sample = model(kind, double=False), tiny.sample(kind)
+    asa = criterion(kind)
+    plain = tiny.flops(asa.base, built, sample)
+    length, batch, width = 12, tiny.BATCH, 8
+    # Two linear maps and the product of their results: forward, and backward twice, but for the
+    # gradient of the detached input.
+    linear, scores = 2 * length * batch * width**2, 2 * batch * length**2 * width
+    adversary = 2 * len(adversaries(built)) * (2 * linear) + len(adversaries(built)) * 3 * scores
+    assert tiny.flops(asa, built, sample) == pytest.approx(2 * plain + adversary, rel=0.01)

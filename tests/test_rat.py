@@ -247,3 +247,12 @@ def test_loss_is_logged_at_the_same_scale_in_training_and_validation():
     )
     assert {"perturbation_norm", "embedding_gradient_norm"} <= set(values[0])
     assert set(values[1]) == {"loss", "nll_loss", "accuracy"}
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("passes", [2, 3])
+def test_it_costs_one_pass_more_than_its_adversarial_passes(kind, passes):
+    model, sample = tiny.model(kind, double=False), tiny.sample(kind)
+    rat = criterion(kind, adv_passes=passes)
+    plain = tiny.flops(rat.base, model, sample)
+    assert tiny.flops(rat, model, sample) == pytest.approx((1 + passes) * plain, rel=0.01)

@@ -223,3 +223,14 @@ def assert_same_gradients(ours, reference):
     for name, expected in reference.items():
         torch.testing.assert_close(ours[name], expected, rtol=1e-9, atol=1e-11, msg=name)
     assert any(g.abs().max() > 1e-3 for g in reference.values())
+
+
+def flops(criterion, model, sample):
+    """Floating-point operations of one forward and backward."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter does not know the CPU's fused attention.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        criterion(model, sample)[0].backward()
+    return counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""RAPT, randomly perturbed hidden states as a regulariser (Pereira et al., 2021)."""
+"""RAPT, multi-layer random perturbation training (Pereira et al., BlackboxNLP 2021)."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional
