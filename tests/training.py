@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from fairseq import checkpoint_utils, distributed_utils, metrics, options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
+ROOT = Path(__file__).resolve().parents[1]
 WORDS, CLASSES, CHOICES = 30, 3, 3
 TINY = (
     "--encoder-layers 2 --encoder-embed-dim 8 --encoder-ffn-embed-dim 16 "
