@@ -57,9 +57,7 @@ class AsaGame:
         asa_loss = self.divergence(clean.logits, attacked.logits)
         sentence_loss = torch.zeros_like(asa_loss)
         if self.pre_training:
-            sentence_loss = per_sentence(
-                self.sentence_divergence(clean_features[0], biased_features[0])
-            )
+            sentence_loss = per_sentence(self.sentence_divergence(clean_features[0], biased_features[0]))
         masked = _per_layer(proportions)
         penalty_loss = self.tau * per_sentence(masked.sum())
         log = {

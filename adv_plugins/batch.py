@@ -25,9 +25,7 @@ def repeat_sample(sample: Any, times: int) -> Any:
     """
     if isinstance(sample, dict):
         return {
-            key: value * times
-            if key in ("ntokens", "nsentences")
-            else repeat_sample(value, times)
+            key: value * times if key in ("ntokens", "nsentences") else repeat_sample(value, times)
             for key, value in sample.items()
         }
     if torch.is_tensor(sample) and sample.dim() > 0:

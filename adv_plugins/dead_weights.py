@@ -137,9 +137,7 @@ def saved_order(names: Iterable[str], layers: list[str], dead: set[str]) -> list
     return order
 
 
-def drop_from_optimizer(
-    optimizer: dict[str, Any] | None, *, keep: list[bool], sizes: list[int]
-) -> None:
+def drop_from_optimizer(optimizer: dict[str, Any] | None, *, keep: list[bool], sizes: list[int]) -> None:
     """Take parameters out of an optimizer's state; one that does not match is left as it is.
 
     keep, sizes: for each saved parameter, whether it stays, and its number of elements

@@ -72,9 +72,7 @@ DIVERGENCES: Dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def get_divergence(
-    name: str, *, regression: bool = False
-) -> Callable[[Tensor, Tensor], Tensor]:
+def get_divergence(name: str, *, regression: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
     """The divergence called ``name``; for regression always :func:`squared_difference`.
 
     Raises:

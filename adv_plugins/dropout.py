@@ -4,10 +4,9 @@ import contextlib
 from typing import Iterator, List, Optional
 
 import torch
-from torch import Tensor, nn
-
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.layer_drop import LayerDropModuleList
+from torch import Tensor, nn
 
 
 def dropout_modules(model: nn.Module) -> List[nn.Module]:

@@ -74,9 +74,7 @@ class KeptGradients:
         if self._use_backward:
             input_gradients, gradients = _through_backward(loss, inputs, self._parameters)
         else:
-            input_gradients, gradients = _through_grad(
-                loss, inputs, self._parameters if keep else []
-            )
+            input_gradients, gradients = _through_grad(loss, inputs, self._parameters if keep else [])
         for index, gradient in enumerate(gradients if keep else []):
             if gradient is not None:
                 # Not in place: autograd may hand one tensor to two parameters.

@@ -5,7 +5,6 @@ import warnings
 from typing import Any, Callable, Dict, List
 
 import numpy as np
-
 from fairseq.logging.meters import MetersDict
 
 PREDICTIONS_KEY = "_predictions"

@@ -49,9 +49,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         default=Path("gpt2_bpe"),
         help="GPT-2's encoder.json, vocab.bpe and dict.txt, for --glue-dir (default: %(default)s)",
     )
-    parser.add_argument(
-        "--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)"
-    )
+    parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)")
     parser.add_argument(
         "--precision",
         choices=["auto", *recipes.PRECISION_FLAGS],

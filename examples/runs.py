@@ -47,7 +47,7 @@ def validations(log: Path) -> list[dict[str, float]]:
         return []
     found = []
     for line in log.read_text("utf-8", errors="replace").splitlines():
-        head, separator, numbers = line.partition("| INFO | valid | ")
+        _, separator, numbers = line.partition("| INFO | valid | ")
         if separator and numbers.startswith("{"):
             found.append({key: float(value) for key, value in json.loads(numbers).items()})
     return found

@@ -30,6 +30,4 @@ def float64(monkeypatch):
     """fairseq computes losses in float32 by name; here ``.float()`` and friends mean float64."""
     stock = torch.nn.functional.log_softmax
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    monkeypatch.setattr(
-        torch.nn.functional, "log_softmax", lambda x, dim, dtype=None: stock(x, dim=dim)
-    )
+    monkeypatch.setattr(torch.nn.functional, "log_softmax", lambda x, dim, dtype=None: stock(x, dim=dim))

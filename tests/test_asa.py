@@ -5,11 +5,11 @@ import math
 import pytest
 import tiny
 import torch
+from fairseq.models.roberta import RobertaModel
 
 import adv_plugins.models.asa_roberta as asa_roberta
 from adv_plugins.batch import source_tokens
 from adv_plugins.models.asa_roberta import AsaRobertaModel, adversaries, biased, strip_adversary
-from fairseq.models.roberta import RobertaModel
 
 TAU, ALPHA = 0.3, 0.8
 
@@ -31,9 +31,7 @@ def model(kind, **changes):
 
 def noise(call, shape):
     """The logistic noise of one layer's mask in one model call."""
-    uniform = torch.rand(
-        shape, generator=torch.Generator().manual_seed(call), dtype=torch.float64
-    )
+    uniform = torch.rand(shape, generator=torch.Generator().manual_seed(call), dtype=torch.float64)
     return torch.log(uniform) - torch.log(1 - uniform)
 
 
@@ -84,8 +82,7 @@ class Attack:
         for h in range(attention.num_heads):
             part = slice(h * size, (h + 1) * size)
             q, k, v = (
-                linear(x)[..., part]
-                for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+                linear(x)[..., part] for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             weights = q @ k.transpose(1, 2) / math.sqrt(size) + bias
             weights = weights.masked_fill(padding[:, None], -math.inf).softmax(-1)
@@ -128,8 +125,7 @@ def transcription(kind, model, sample, monkeypatch, masks):
     named = dict(model.named_parameters())
     found = torch.autograd.grad(theta, list(named.values()), retain_graph=True, allow_unused=True)
     gradients = {
-        name: torch.zeros_like(p) if g is None else g
-        for (name, p), g in zip(named.items(), found)
+        name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found)
     }
     # d log(1 - mu) / d mu = -1 on a unit that is not masked; a masked one has no weight to lose.
     by_bias = torch.autograd.grad(asa_loss, attack.biases, retain_graph=True)
@@ -151,14 +147,12 @@ def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, dropou
     if masks:
         monkeypatch.setattr(torch.nn.functional, "dropout", masks)
     expected, reference, attack = transcription(kind, built, sample, monkeypatch, masks)
-    assert 0.1 < sum(b.isinf().sum() for b in attack.biases) / sum(b.numel() for b in attack.biases)
+    assert sum(b.isinf().sum() for b in attack.biases) / sum(b.numel() for b in attack.biases) > 0.1
 
     built.zero_grad()
     asa = criterion(kind)
     calls = iter(range(100))
-    monkeypatch.setattr(
-        asa_roberta, "logistic_noise", lambda scores: noise(next(calls), scores.shape)
-    )
+    monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: noise(next(calls), scores.shape))
     run_base = asa.run_base
 
     def numbered_run_base(model, sample, **options):

@@ -6,10 +6,10 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
 
 import adv_plugins.models.asa_roberta as asa_roberta
 from adv_plugins.models.asa_roberta import AsaRobertaModel
-from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
 
 # Options under which a sentence's perturbation does not depend on the rest of the batch; R-AT's
 # default norm is that of the whole batch.
@@ -84,9 +84,9 @@ def worker(rank, name, kind, port, queue, counted):
         )
         wrapped = ModuleProxyWrapper(LegacyDistributedDataParallel(model, dist.group.WORLD))
         if counted:
-            wrapped = ModuleProxyWrapper(torch.nn.parallel.DistributedDataParallel(
-                model, find_unused_parameters=True
-            ))
+            wrapped = ModuleProxyWrapper(
+                torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+            )
             reductions = []
             wrapped.module.register_comm_hook(reductions, _count)
         rows = (slice(0, 2), slice(2, 3))[rank]

@@ -183,9 +183,7 @@ GOOD = {"torch": "2.6.0+cu124", "hydra-core": "1.3.2", "omegaconf": "2.3.0", "fa
         ("omegaconf", "2.0.6", "pip install hydra-core==1.3.2 omegaconf==2.3.0"),
     ],
 )
-def test_wrong_versions_are_named_with_the_command_to_mend_them(
-    package, version, message, monkeypatch
-):
+def test_wrong_versions_are_named_with_the_command_to_mend_them(package, version, message, monkeypatch):
     installed = {**GOOD, package: version}
 
     def look_up(name):

@@ -3,13 +3,13 @@
 import pytest
 import tiny
 import torch
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
 import adv_plugins  # noqa: F401
 from adv_plugins import divergence
 from adv_plugins.batch import repeat_sample
 from adv_plugins.gradients import KeptGradients, LossScale
 from adv_plugins.perturbation import perturbed, recorded, word_embedding
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
 SYMMETRIC = ("bi-kl", "js", "mse", "mae")
 

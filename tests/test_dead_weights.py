@@ -157,9 +157,7 @@ def test_removing_twice_is_removing_once():
     [
         pytest.param([], id="fp32"),
         pytest.param(["--fp16", "--fp16-init-scale", "4"], id="fp16-flat"),
-        pytest.param(
-            ["--memory-efficient-fp16", "--fp16-init-scale", "4"], id="memory-efficient-fp16"
-        ),
+        pytest.param(["--memory-efficient-fp16", "--fp16-init-scale", "4"], id="memory-efficient-fp16"),
     ],
 )
 def test_training_resumes_from_a_stock_checkpoint(form, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def transcription(kind, model, sample, *, steps, norm, uniform, masks=None, fres
         calls = iter(stacked)
         if masks:
             masks.begin([t if fresh_masks else 0])
-        with tiny.hooked(table, lambda module, args, output: output + next(calls)):
+        with tiny.hooked(table, lambda module, args, output, calls=calls: output + next(calls)):
             loss = tiny.logits_and_loss(kind, model, sample)[1]
         (loss / steps).backward()
         losses.append(loss.detach())
@@ -145,7 +145,10 @@ def test_all_passes_have_the_same_dropout_masks_and_candidates_different_ones(ki
 
 def test_the_random_stream_goes_on_as_after_one_pass():
     kind = "classification"
-    model, sample = tiny.model(kind, double=False, dropout=0.3, attention_dropout=0.3), tiny.sample(kind)
+    model, sample = (
+        tiny.model(kind, double=False, dropout=0.3, attention_dropout=0.3),
+        tiny.sample(kind),
+    )
     after = []
     freelb = criterion(kind, adv_init_eps=0.0)
     for each in (freelb.base, freelb):

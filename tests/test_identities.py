@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import torch
+from fairseq.criterions import CRITERION_REGISTRY
 
 from adv_plugins.models.asa_roberta import AsaRobertaModel
-from fairseq.criterions import CRITERION_REGISTRY
 
 EXACT = dict(rtol=0, atol=0)
 

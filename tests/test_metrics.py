@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from fairseq import metrics
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
+from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -13,9 +16,6 @@ from adv_plugins.criterions.sentence_prediction import (
     SentencePredictionMetricsConfig,
     SentencePredictionMetricsCriterion,
 )
-from fairseq import metrics
-from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
-from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
 
 
 class Scorer(torch.nn.Module):

@@ -52,9 +52,7 @@ def test_a_wheel_holds_the_packages_and_the_hook(sources, tmp_path):
     assert files[HOOK] == (ROOT / HOOK).read_text()
     assert "fairseq_compat.py" in files
     packaged = {name for name in files if name.startswith("adv_plugins/")}
-    assert packaged == {
-        str(path.relative_to(ROOT)) for path in (ROOT / "adv_plugins").rglob("*.py")
-    }
+    assert packaged == {str(path.relative_to(ROOT)) for path in (ROOT / "adv_plugins").rglob("*.py")}
     assert not any(name.startswith(("tests", "scripts", "examples")) for name in files)
 
 

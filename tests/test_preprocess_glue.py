@@ -163,13 +163,9 @@ def test_sentencepiece_equals_fairseq(tmp_path: Path) -> None:
     encoder = binarize.SentencePiece(tmp_path / "sp.model")
     encoder.dictionary.save(str(tmp_path / "dict.txt"))
     dictionary = Dictionary.load(str(tmp_path / "dict.txt"))
-    reference = SentencepieceBPE(
-        SentencepieceConfig(sentencepiece_model=str(tmp_path / "sp.model"))
-    )
+    reference = SentencepieceBPE(SentencepieceConfig(sentencepiece_model=str(tmp_path / "sp.model")))
     expected = [
-        dictionary.encode_line(
-            reference.encode(text), add_if_not_exist=False, append_eos=False
-        ).tolist()
+        dictionary.encode_line(reference.encode(text), add_if_not_exist=False, append_eos=False).tolist()
         for text in texts
     ]
     ours = [array.tolist() for array in encoder.encode_batch(texts)]
@@ -220,9 +216,7 @@ def test_official_columns(tmp_path: Path, bpe_dir: Path, name: str) -> None:
     for index, column in enumerate(texts):
         expected = [[*ids, dictionary.eos()] for ids in fairseq_indices(bpe_dir, column)]
         for split in splits:
-            data = data_utils.load_indexed_dataset(
-                str(folder / f"input{index}" / split), dictionary
-            )
+            data = data_utils.load_indexed_dataset(str(folder / f"input{index}" / split), dictionary)
             assert [item.tolist() for item in data] == expected
     assert len(list(folder.glob("input*"))) == len(texts)
     if TASKS[name].regression:
@@ -330,9 +324,7 @@ def test_bad_input_stops_before_writing(
     write_official(tmp_path, "WNLI")
     write_official(tmp_path, name)
     if name == "CoLA":
-        write_lines(
-            tmp_path / "CoLA" / "train.tsv", ["a\t1\t\tOne.", "a\t0\t*\tTwo.", "a\t\t\tThree."]
-        )
+        write_lines(tmp_path / "CoLA" / "train.tsv", ["a\t1\t\tOne.", "a\t0\t*\tTwo.", "a\t\t\tThree."])
     else:
         spoil(tmp_path, name, fault)
     with pytest.raises(GlueError, match=message) as caught:

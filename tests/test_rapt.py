@@ -63,9 +63,7 @@ CASES += [("multiple-choice", 1, "sentence", "js"), ("masked-lm", 1, "sentence",
 
 @pytest.mark.parametrize("kind,layer,over,loss", CASES)
 @pytest.mark.parametrize("dropout", [False, True])
-def test_gradients_equal_the_papers_equations(
-    float64, monkeypatch, kind, layer, over, loss, dropout
-):
+def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, layer, over, loss, dropout):
     rates = dict(dropout=tiny.DROPOUT, activation_dropout=tiny.DROPOUT, pooler_dropout=tiny.DROPOUT)
     model = tiny.model(kind, **(rates if dropout else {}))
     sample = tiny.sample(kind)

@@ -8,8 +8,7 @@ import tiny
 import torch
 
 import adv_plugins  # noqa: F401
-from adv_plugins.criterions.rat import RatCriterion, RatCriterionConfig
-from fairseq.criterions import CRITERION_REGISTRY
+
 
 def criterion(kind, **options):
     return tiny.criterion("rat_criterion", kind, **options)
@@ -84,9 +83,7 @@ CASES += [("multiple-choice", "sentence", "js", 2), ("masked-lm", "embedding-mat
 
 @pytest.mark.parametrize("kind,over,loss,passes", CASES)
 @pytest.mark.parametrize("dropout", [False, True])
-def test_gradients_equal_the_papers_equations(
-    float64, monkeypatch, kind, over, loss, passes, dropout
-):
+def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, over, loss, passes, dropout):
     rates = dict(dropout=tiny.DROPOUT, activation_dropout=tiny.DROPOUT, pooler_dropout=tiny.DROPOUT)
     model = tiny.model(kind, **(rates if dropout else {}))
     sample = tiny.sample(kind)
@@ -167,7 +164,9 @@ def test_perturbation_changes_the_logits_but_not_the_padding():
     # Our own hook is added later, so what it adds is seen at the next module instead.
     assert torch.equal(clean, adversarial)
     seen = []
-    with tiny.hooked(model.encoder.sentence_encoder.layernorm_embedding, lambda m, a, o: seen.append(a[0])):
+    with tiny.hooked(
+        model.encoder.sentence_encoder.layernorm_embedding, lambda m, a, o: seen.append(a[0])
+    ):
         rat(model, sample)
     delta = (seen[1][: tiny.BATCH] - seen[0]).detach()
     padding = sample["net_input"]["src_tokens"].eq(1)
@@ -195,7 +194,9 @@ def test_norm_of_the_embedding_matrix_perturbation_is_epsilon():
     rows = {int(i): delta[ids == i][0] for i in ids.unique()}
     for token, row in rows.items():  # equal tokens get the same row
         assert torch.equal(delta[ids == token], row.expand_as(delta[ids == token]))
-    torch.testing.assert_close(torch.stack(list(rows.values())).norm(), torch.ones((), dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.stack(list(rows.values())).norm(), torch.ones((), dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize(

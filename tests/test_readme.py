@@ -5,7 +5,6 @@ import shlex
 
 import pytest
 import training
-
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 
 ROOT = training.ROOT
@@ -39,10 +38,7 @@ def test_the_fairseq_train_command_parses():
 def test_the_table_of_methods_names_every_option_with_its_default(criterion):
     (row,) = [line for line in README.splitlines() if line.startswith(f"| `{criterion}_criterion`")]
     config = CRITERION_DATACLASS_REGISTRY[f"{criterion}_criterion"]
-    own = {
-        name: config.__dataclass_fields__[name].default
-        for name in config.__annotations__
-    }
+    own = {name: config.__dataclass_fields__[name].default for name in config.__annotations__}
     flags = {"--" + name.replace("_", "-"): default for name, default in own.items()}
     assert set(flags) == set(re.findall(r"--(?!arch)[a-z0-9-]+", row))
     for flag, value in re.findall(r"`(--[a-z0-9-]+)` \(([\d.]+)\)", row):
@@ -67,11 +63,16 @@ def test_every_flag_that_is_named_exists():
         known |= {"--" + name.replace("_", "-") for name in config.__dataclass_fields__}
     for kind in training.KIND_FLAGS.values():
         known |= set(re.findall(r"--[a-z0-9-]+", kind))
-    known |= set(re.findall(r"--[a-z0-9-]+", training.TINY)) | set(re.findall(r"--[a-z0-9-]+", training.ADAM))
+    known |= set(re.findall(r"--[a-z0-9-]+", training.TINY)) | set(
+        re.findall(r"--[a-z0-9-]+", training.ADAM)
+    )
     known |= {"--separator-token", "--no-deps", "--encoder-layerdrop", "--checkpoint-activations"}
-    for script in re.findall(r"(?:scripts|examples)/[\w/]+\.py", README) + ["examples/finetune.py"]:
+    for script in [*re.findall(r"(?:scripts|examples)/[\w/]+\.py", README), "examples/finetune.py"]:
         shown = subprocess.run(
-            [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, check=True
+            [sys.executable, str(ROOT / script), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         known |= set(re.findall(r"--[a-z0-9-]+", shown.stdout))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))

@@ -1,5 +1,6 @@
 """Every recipe is a command that fairseq understands, and none starts without what it needs."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_updates_and_warmup_are_computed_from_the_data(data):
     command = recipes.get_recipe("RTE", "rat").command(
         data, arch="roberta_base", save_dir=Path("x"), seed=1
     )
-    values = dict(zip(command, command[1:]))
+    values = dict(itertools.pairwise(command))
     assert recipes.count_rows(data) == 18  # one batch of 24
     assert values["--max-update"] == "10" and values["--warmup-updates"] == "1"
 
@@ -92,7 +93,13 @@ def test_a_finished_run_is_not_overwritten(data, tmp_path):
     (save_dir / runs.RESULT).write_text("{}")
     with pytest.raises(recipes.RecipeError, match="holds a finished run already"):
         request(
-            "RTE", "rat", "--from-scratch", "--data-bin", str(data.parent), "--save-dir", str(save_dir)
+            "RTE",
+            "rat",
+            "--from-scratch",
+            "--data-bin",
+            str(data.parent),
+            "--save-dir",
+            str(save_dir),
         )
 
 

@@ -5,14 +5,14 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import torch
-
-import adv_plugins  # noqa: F401
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.data import Dictionary
 from fairseq.models.roberta import RobertaModel, base_architecture
 from fairseq.tasks.masked_lm import MaskedLMTask
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
+
+import adv_plugins  # noqa: F401
 
 DROPOUT = 0.3
 BATCH, CLASSES, CHOICES, WORDS = 3, 4, 5, 30
@@ -73,7 +73,7 @@ def model(kind, model_class=RobertaModel, double=True, seed=1, **changes):
     if classes:
         built.register_classification_head("sentence_classification_head", num_classes=classes)
     with torch.no_grad():
-        for name, parameter in built.named_parameters():
+        for parameter in built.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.3)
         embeddings = built.encoder.sentence_encoder

@@ -5,16 +5,15 @@ import json
 import re
 from pathlib import Path
 
+import fairseq_cli.train
 import numpy as np
 import torch
 from binarize import write_split
-
-import adv_plugins  # noqa: F401
-
-import fairseq_cli.train
 from fairseq import checkpoint_utils, distributed_utils, metrics, options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+import adv_plugins  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS, CLASSES, CHOICES = 30, 3, 3
@@ -40,7 +39,9 @@ def write_data(folder, kind, sizes=(18, 10)):
     for index in range(WORDS):
         words.add_symbol(f"w{index}")
     first = words.nspecial
-    inputs = [f"input{index}" for index in range(CHOICES + 1)] if kind == "multiple-choice" else ["input0"]
+    inputs = (
+        [f"input{index}" for index in range(CHOICES + 1)] if kind == "multiple-choice" else ["input0"]
+    )
     for split, count in zip(("train", "valid"), sizes):
         for name in inputs if kind != "masked-lm" else [""]:
             lengths = random.integers(2, 9, size=count)
@@ -77,8 +78,8 @@ def train(data, save_dir, kind, criterion, *flags, arch="asa_roberta", optimizer
     metrics.reset()
     if hasattr(checkpoint_utils.save_checkpoint, "best"):
         del checkpoint_utils.save_checkpoint.best
-    line = f"{data} --save-dir {save_dir} --arch {arch} --criterion {criterion} {TINY} {KIND_FLAGS[kind]}"
-    line = f"{line} {optimizer}"
+    line = f"{data} --save-dir {save_dir} --arch {arch} --criterion {criterion}"
+    line = f"{line} {TINY} {KIND_FLAGS[kind]} {optimizer}"
     cfg = parse([*line.split(), *flags])
     with contextlib.ExitStack() as stack:
         # fairseq leaves the global random state as its last update left it.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Dict
 
+from fairseq.criterions import register_criterion
 from torch import nn
 
 from adv_plugins.criterions.base import (
@@ -11,7 +12,6 @@ from adv_plugins.criterions.base import (
     WrappingCriterionConfig,
     check_range,
 )
-from fairseq.criterions import register_criterion
 
 
 @dataclass

@@ -12,6 +12,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
+from fairseq import metrics
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
+from fairseq.criterions.masked_lm import MaskedLmConfig, MaskedLmLoss
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import TASK_REGISTRY
 from torch import Tensor, nn
 
 from adv_plugins.asa_game import LAYER_KEY, AsaGame
@@ -19,11 +24,6 @@ from adv_plugins.criterions.sentence_prediction import SentencePredictionMetrics
 from adv_plugins.divergence import DIVERGENCES, get_divergence
 from adv_plugins.gradients import KeptGradients, LossScale
 from adv_plugins.perturbation import captured_outputs, unwrap
-from fairseq import metrics
-from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
-from fairseq.criterions.masked_lm import MaskedLmConfig, MaskedLmLoss
-from fairseq.dataclass import ChoiceEnum
-from fairseq.tasks import TASK_REGISTRY
 
 # The stock criterion of each task that can be wrapped.
 BASE_OF_TASK = {
@@ -67,9 +67,7 @@ class AsaAdditionConfig(WrappingCriterionConfig):
             "one under the adversary's masks, added to this criterion's objective (0: no such passes)"
         },
     )
-    asa_tau: float = field(
-        default=0.3, metadata={"help": "with --asa-weight: price of a masked unit"}
-    )
+    asa_tau: float = field(default=0.3, metadata={"help": "with --asa-weight: price of a masked unit"})
 
 
 class BasePass(NamedTuple):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 import torch
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
 from adv_plugins.batch import source_tokens
@@ -19,8 +21,6 @@ from adv_plugins.perturbation import (
     unwrap,
     word_embedding,
 )
-from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 
 
 @dataclass
@@ -33,9 +33,7 @@ class FreeLBCriterionConfig(AsaAdditionConfig):
     adv_step_size: float = field(
         default=0.1, metadata={"help": "size alpha of an ascent step, of a normalised gradient"}
     )
-    adv_eps: float = field(
-        default=0.15, metadata={"help": "largest norm of a sentence's perturbation"}
-    )
+    adv_eps: float = field(default=0.15, metadata={"help": "largest norm of a sentence's perturbation"})
     adv_init_eps: Optional[float] = field(
         default=None,
         metadata={"help": "size of the random perturbation to start from (default: --adv-eps)"},
@@ -47,7 +45,8 @@ class FreeLBCriterionConfig(AsaAdditionConfig):
         default=0, metadata={"help": "plain fine-tuning before this many updates"}
     )
     no_reuse_dropout_mask: bool = field(
-        default=False, metadata={"help": "draw new dropout masks in every pass (Table 4's ablation)"}
+        default=False,
+        metadata={"help": "draw new dropout masks in every pass (Table 4's ablation)"},
     )
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional
 
 import torch
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
 from adv_plugins.batch import source_tokens
@@ -17,8 +19,6 @@ from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import encoder_layers, forked
 from adv_plugins.perturbation import real_tokens, unwrap, word_embedding
-from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 
 
 @dataclass

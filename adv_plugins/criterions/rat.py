@@ -7,13 +7,15 @@ from itertools import combinations
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
 from adv_plugins.batch import repeat_sample
 from adv_plugins.criterions.base import (
     CONSISTENCY_CHOICES,
-    BasePass,
     AsaAdditionConfig,
+    BasePass,
     WrappingCriterion,
     check_range,
 )
@@ -29,8 +31,6 @@ from adv_plugins.perturbation import (
     unwrap,
     word_embedding,
 )
-from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +121,7 @@ class RatCriterion(WrappingCriterion):
             raise ValueError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
         self.adv_weight = cfg.adv_weight
         self.consistency_weight = cfg.consistency_weight
-        self.divergence = get_divergence(
-            str(cfg.consistency_loss), regression=self.regression
-        )
+        self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
         self.direction = DIRECTIONS[str(cfg.adv_norm_over)]
         self._model_checked = False
 
@@ -147,9 +145,7 @@ class RatCriterion(WrappingCriterion):
         adv_loss = summed_loss / self.passes
         consistency_loss = self._consistency(logits)
         loss = kept.attach(
-            clean.loss.detach()
-            + self.adv_weight * adv_loss
-            + self.consistency_weight * consistency_loss
+            clean.loss.detach() + self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
         )
         clean.logging.update(
             objective=loss.detach(),

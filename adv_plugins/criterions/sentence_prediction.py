@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List
 
 import torch
-
-from adv_plugins.perturbation import captured_outputs, unwrap
-from adv_plugins.scores import PREDICTIONS_KEY, SCORES, PredictionsMeter
 from fairseq import metrics
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.criterions.sentence_prediction import (
@@ -19,6 +16,9 @@ from fairseq.criterions.sentence_prediction import (
     SentencePredictionCriterion,
 )
 from hydra.core.config_store import ConfigStore
+
+from adv_plugins.perturbation import captured_outputs, unwrap
+from adv_plugins.scores import PREDICTIONS_KEY, SCORES, PredictionsMeter
 
 
 @dataclass
@@ -75,9 +75,7 @@ class SentencePredictionMetricsCriterion(SentencePredictionCriterion):
         SentencePredictionCriterion.reduce_metrics(logging_outputs)
         logs = [log for log in logging_outputs if "predictions" in log]
         for log in logs:
-            metrics.log_custom(
-                PredictionsMeter, PREDICTIONS_KEY, log["predictions"], log["targets"]
-            )
+            metrics.log_custom(PredictionsMeter, PREDICTIONS_KEY, log["predictions"], log["targets"])
         for flag in logs[0]["reported"] if logs else ():
             for name, score in SCORES[flag].items():
                 metrics.log_derived(

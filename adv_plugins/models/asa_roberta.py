@@ -11,9 +11,6 @@ import math
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
-from torch import Tensor, nn
-
-from adv_plugins.divergence import full_precision
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.roberta import RobertaModel
 from fairseq.models.roberta.model import (
@@ -21,6 +18,9 @@ from fairseq.models.roberta.model import (
     roberta_base_architecture,
     roberta_large_architecture,
 )
+from torch import Tensor, nn
+
+from adv_plugins.divergence import full_precision
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
     stock_setup = task.setup_task.__func__
 
     def setup_task(cls: Any, args: Any, **kwargs: Any) -> FairseqTask:
-        from adv_plugins.criterions.base import WrappingCriterion
         from fairseq.criterions import CRITERION_REGISTRY
+
+        from adv_plugins.criterions.base import WrappingCriterion
 
         criterion = args.criterion
         if issubclass(CRITERION_REGISTRY.get(criterion, object), WrappingCriterion):

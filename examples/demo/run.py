@@ -87,7 +87,11 @@ def make_run(data: Path, out_dir: Path, method: str, seed: int) -> runs.Run:
         arch=ARCH,
         save_dir=save_dir,
         seed=seed,
-        extra=[*MODEL_FLAGS, "--tensorboard-logdir", str(out_dir / "tensorboard" / f"{method}-{seed}")],
+        extra=[
+            *MODEL_FLAGS,
+            "--tensorboard-logdir",
+            str(out_dir / "tensorboard" / f"{method}-{seed}"),
+        ],
     )
     facts = {"task": "demo", "method": method, "seed": seed}
     return runs.Run(f"{method} seed {seed}", command, save_dir, recipe.best, facts)
@@ -95,13 +99,17 @@ def make_run(data: Path, out_dir: Path, method: str, seed: int) -> runs.Run:
 
 def table(results: dict[str, list[dict]]) -> str:
     """Mean and standard deviation over the seeds, of the last validation."""
-    lines = [f"{'method':<8} {'accuracy':>8} {'std':>5} {'min':>5} {'max':>5}   (last epoch, {len(next(iter(results.values())))} seeds)"]
+    seeds = len(next(iter(results.values())))
+    lines = [
+        f"{'method':<8} {'accuracy':>8} {'std':>5} {'min':>5} {'max':>5}   (last epoch, {seeds} seeds)"
+    ]
     for method, runs_of_method in results.items():
         scores = [result["last"] for result in runs_of_method]
         deviation = statistics.stdev(scores) if len(scores) > 1 else float("nan")
-        lines.append(
-            f"{method:<8} {statistics.mean(scores):8.2f} {deviation:5.2f} {min(scores):5.1f} {max(scores):5.1f}"
+        numbers = (
+            f"{statistics.mean(scores):8.2f} {deviation:5.2f} {min(scores):5.1f} {max(scores):5.1f}"
         )
+        lines.append(f"{method:<8} {numbers}")
     return "\n".join(lines)
 
 
