@@ -7,6 +7,7 @@ with stock fairseq-train, and ends with a table. A second call continues where t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import statistics
@@ -37,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out-dir", type=Path, default=Path("demo-out"))
     parser.add_argument("--methods", nargs="+", default=list(recipes.CRITERIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, help="(default: the recipes')")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     return parser.parse_args()
 
@@ -78,9 +80,11 @@ def prepare_data(folder: Path) -> Path:
     return data
 
 
-def make_run(data: Path, out_dir: Path, method: str, seed: int) -> runs.Run:
+def make_run(data: Path, out_dir: Path, method: str, seed: int, epochs: int | None) -> runs.Run:
     """One training of the table."""
     recipe = recipes.get_recipe("demo", method)
+    if epochs is not None:
+        recipe = dataclasses.replace(recipe, epochs=str(epochs))
     save_dir = out_dir / method / f"seed{seed}"
     command = recipe.command(
         data,
@@ -124,7 +128,11 @@ def main() -> None:
 
     data = prepare_data(out_dir)
     say(f"data: {data}")
-    every = [make_run(data, out_dir, m, seed) for m in arguments.methods for seed in arguments.seeds]
+    every = [
+        make_run(data, out_dir, method, seed, arguments.epochs)
+        for method in arguments.methods
+        for seed in arguments.seeds
+    ]
     waiting = [run for run in every if not (run.save_dir / runs.RESULT).exists()]
     for method in arguments.methods:
         command = next(run.command for run in every if run.facts["method"] == method)

@@ -1,0 +1,114 @@
+"""Real commands in processes of their own: the console script, the recipe, two workers."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import training
+
+
+def script(name):
+    """A console script of this environment."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        pytest.skip(f"no {name} beside {sys.executable}")
+    return str(path)
+
+
+def test_fairseq_train_finds_the_plug_ins_by_user_dir(tmp_path):
+    """From the checkout, ``--user-dir adv_plugins``, as the README says."""
+    data = training.write_data(tmp_path / "data", "classification")
+    line = f"{data} --user-dir adv_plugins --save-dir {tmp_path} --arch roberta --max-update 2"
+    line = f"{line} --criterion rat_criterion {training.TINY} {training.ADAM}"
+    line = f"{line} {training.KIND_FLAGS['classification']}"
+    command = [script("fairseq-train"), *line.split()]
+    done = subprocess.run(command, cwd=training.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '_consistency_loss"' in done.stdout + done.stderr
+    assert (tmp_path / "checkpoint_last.pt").exists()
+
+
+def test_a_recipe_runs_from_raw_text_to_its_result_file(tmp_path, real_data):
+    """examples/finetune.py on the first rows of the real RTE, preprocessing included."""
+    for split in ("train", "dev"):
+        rows = (real_data / "glue" / "RTE" / f"{split}.tsv").read_text("utf-8").splitlines()[:41]
+        (tmp_path / "RTE").mkdir(exist_ok=True)
+        (tmp_path / "RTE" / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    tiny = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
+    request = (
+        f"RTE rat --glue-dir {tmp_path} --bpe-dir {real_data / 'gpt2_bpe'} --data-bin {tmp_path}/bin "
+        f"--save-dir {tmp_path}/run --from-scratch --arch roberta -- {tiny} "
+        "--encoder-attention-heads 2 --max-epoch 1 --cpu --num-workers 0"
+    )
+    command = [sys.executable, str(training.ROOT / "examples" / "finetune.py"), *request.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metric"] == "accuracy" and 0 <= result["best"] <= 100
+    assert "RTE rat seed 1: best accuracy" in done.stdout
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 2 and "holds a finished run already" in again.stderr
+
+
+def worker(rank, port, arguments):
+    """One of two workers, as torchrun starts them."""
+    os.environ.update(
+        MASTER_ADDR="localhost", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK="0"
+    )
+    training.train(*arguments)
+
+
+def train_with_two_workers(*arguments):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("fork")
+    processes = [context.Process(target=worker, args=(rank, port, arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("criterion", ["rat", "freelb", "rapt", "asa"])
+def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
+    """Five batches, so one worker has none in the last update; unused parameters included.
+
+    Where nothing is drawn at random the weights are those of one worker with ``--update-freq 2``.
+    """
+    kind = "multiple-choice"
+    data = training.write_data(tmp_path / "data", kind)
+    flags = "--dropout 0 --attention-dropout 0 --max-epoch 1".split()
+    if criterion == "freelb":
+        flags += ["--adv-init-eps", "0"]
+    if criterion == "rapt":
+        flags += ["--noise-max-layer", "2"]
+    distributed = "--distributed-backend gloo --ddp-backend legacy_ddp --find-unused-parameters"
+    arguments = (data, tmp_path / "two", kind, f"{criterion}_criterion", *flags, *distributed.split())
+    train_with_two_workers(*arguments)
+    two = torch.load(tmp_path / "two" / "checkpoint_last.pt")
+    assert all(torch.isfinite(value).all() for value in two["model"].values())
+    assert two["optimizer_history"][-1]["num_updates"] == 3
+    if criterion in ("rat", "freelb"):
+        one = training.train(
+            data, tmp_path / "one", kind, f"{criterion}_criterion", *flags, "--update-freq", "2"
+        )
+        torch.testing.assert_close(two["model"], one["model"], rtol=1e-3, atol=1e-5)
+
+
+def test_the_demo_ends_with_its_table(tmp_path):
+    """Two methods, one seed, cut short; a second call trains nothing again."""
+    demo = training.ROOT / "examples" / "demo" / "run.py"
+    command = [sys.executable, str(demo), "--out-dir", str(tmp_path), "--methods", "plain", "rapt"]
+    command += ["--seeds", "1", "--epochs", "1"]
+    for trained in ("training 2 models", "training 0 models"):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+        assert trained in done.stdout and "tensorboard --logdir" in done.stdout
+        assert [line.split()[0] for line in done.stdout.splitlines() if line[:5] in ("plain", "rapt ")]
