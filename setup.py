@@ -50,7 +50,9 @@ setup(
     extras_require={
         # scripts/download.py and scripts/preprocess_*.py
         "preprocess": ["requests", "sentencepiece", "tokenizers"],
-        "test": ["pytest", "setuptools>=64", "wheel"],
+        # scripts/plot_attention.py
+        "plot": ["matplotlib"],
+        "test": ["matplotlib", "pytest", "setuptools>=64", "wheel"],
         "dev": ["mypy", "ruff"],
     },
 )

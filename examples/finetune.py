@@ -8,34 +8,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import recipes
 import runs
+from command_line import (
+    check_checkpoint,
+    choose_precision,
+    make_parser,
+    show,
+    split_at_dashes,
+)
 
 sys.path.append(str(recipes.EXAMPLES.parent / "scripts"))
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what follows ``--`` is for fairseq-train."""
-    argv = list(argv)
-    extra = argv[argv.index("--") + 1 :] if "--" in argv else []
-    own = argv[: argv.index("--")] if "--" in argv else argv
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    own, extra = split_at_dashes(argv)
+    parser = make_parser(__doc__, arch="roberta_large")
     parser.add_argument("task", help="a task of examples/tasks.tsv, such as RTE")
     parser.add_argument("method", help=f"one of {', '.join(recipes.CRITERIONS)}")
-    start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument(
-        "--checkpoint", type=Path, help="pre-trained weights, such as roberta.large/model.pt"
-    )
-    start.add_argument(
-        "--from-scratch", action="store_true", help="train from random weights, knowingly"
-    )
-    parser.add_argument("--arch", default="roberta_large", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--data-bin",
         type=Path,
@@ -43,20 +38,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="holds TASK-bin, or gets it from --glue-dir (default: %(default)s)",
     )
     parser.add_argument("--glue-dir", type=Path, help="the official GLUE files: TASK/train.tsv ...")
-    parser.add_argument(
-        "--bpe-dir",
-        type=Path,
-        default=Path("gpt2_bpe"),
-        help="GPT-2's encoder.json, vocab.bpe and dict.txt, for --glue-dir (default: %(default)s)",
-    )
     parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)")
-    parser.add_argument(
-        "--precision",
-        choices=["auto", *recipes.PRECISION_FLAGS],
-        default="auto",
-        help="auto: fp16 on a GPU, else fp32 (default: %(default)s)",
-    )
-    parser.add_argument("--print-only", action="store_true", help="print the command, run nothing")
     arguments = parser.parse_args(own)
     arguments.extra = extra
     return arguments
@@ -81,26 +63,13 @@ def prepare_data(arguments: argparse.Namespace) -> Path:
     return data
 
 
-def choose_precision(asked: str) -> str:
-    """fp16 where there is a GPU to do it."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "fp16" if torch.cuda.is_available() else "fp32"
-
-
 def make_run(arguments: argparse.Namespace) -> runs.Run:
     """Check the request, prepare the data, build the command.
 
     Raises:
         RecipeError: naming the option to change.
     """
-    if arguments.checkpoint is not None and not arguments.checkpoint.is_file():
-        raise recipes.RecipeError(
-            f"{arguments.checkpoint}: no such checkpoint (--checkpoint); scripts/download.py "
-            "fetches roberta.base and roberta.large, and --from-scratch trains without one"
-        )
+    check_checkpoint(arguments.checkpoint)
     recipe = recipes.get_recipe(arguments.task, arguments.method)
     default = Path("checkpoints") / recipe.task / recipe.method / f"seed{arguments.seed}"
     save_dir = arguments.save_dir or default
@@ -131,13 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"finetune.py: error: {error}", file=sys.stderr)
         return 2
+    show(run.command)
     if arguments.print_only:
-        import shlex
-
-        print(shlex.join(run.command))
         return 0
-    code = runs.run_in_foreground(run)
+    began = time.monotonic()
+    code = runs.run_in_foreground(run.command, run.log)
     if code == 0:
+        runs.write_result(run, seconds=time.monotonic() - began)
         best = max(numbers[f"valid_{run.best}"] for numbers in run.validations())
         print(f"{run.name}: best {run.best} {best:g}; {run.save_dir / runs.RESULT}")
     return code

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import time
@@ -103,27 +102,28 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def run_in_foreground(run: Run) -> int:
-    """Print the command, run it with its output on this terminal and in the log; its exit code."""
-    run.save_dir.mkdir(parents=True, exist_ok=True)
-    print(shlex.join(run.command), flush=True)
+def run_in_foreground(command: Sequence[str], log: Path) -> int:
+    """Run with the output on this terminal and in the log (appended); returns the exit code.
+
+    fairseq's own ``--log-file`` leaves the validations out.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
     # The script beside this interpreter, so that the right environment is used.
-    script = Path(sys.executable).with_name(run.command[0])
-    command = [str(script) if script.exists() else run.command[0], *run.command[1:]]
-    began = time.monotonic()
-    # fairseq's own --log-file leaves the validations out.
-    with run.log.open("a", encoding="utf-8") as log:
+    script = Path(sys.executable).with_name(command[0])
+    program = str(script) if script.exists() else command[0]
+    with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            [program, *command[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-            log.write(line)
-    code = process.wait()
-    if code == 0:
-        write_result(run, seconds=time.monotonic() - began)
-    return code
+            file.write(line)
+    return process.wait()
 
 
 def run_in_background(

@@ -160,9 +160,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _check_label(task: GlueTask, label: str, place: str) -> None:
     if not task.regression:
         if label not in task.labels:
-            raise GlueError(
-                f"{place}: bad label {label!r}; {task.name} has {', '.join(task.labels)}"
-            )
+            raise GlueError(f"{place}: bad label {label!r}; {task.name} has {', '.join(task.labels)}")
         return
     try:
         score = float(label)

@@ -172,9 +172,7 @@ def write_scores(folder: Path, data: dict[str, Split]) -> None:
             (folder / f"{name}.label").write_text("".join(scores), encoding="utf-8")
 
 
-def write_labels(
-    folder: Path, data: dict[str, Split], source: Path | list[str], task: GlueTask
-) -> None:
+def write_labels(folder: Path, data: dict[str, Split], source: Path | list[str], task: GlueTask) -> None:
     """Write class labels: dict.txt in fairseq's order and one binary file a split."""
     import numpy as np
     from binarize import build_label_dictionary, load_dictionary, write_split

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Continue the pre-training of RoBERTa with ASA: pretrain.sh (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
+#   examples/pretraining/pretrain.sh --text wiki.txt --bpe-dir gpt2_bpe --checkpoint roberta.base/model.pt
+# All options: --help.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+python=$(bash "$root/scripts/setup.sh" --print-python)
+exec "$python" "$root/examples/pretraining/pretrain.py" "$@"

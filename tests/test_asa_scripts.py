@@ -1,0 +1,219 @@
+"""ASA's scripts: raw text to pre-training, checkpoints without the adversary, attention plots."""
+
+import subprocess
+import sys
+
+import numpy as np
+import plot_attention
+import preprocess_text
+import pytest
+import strip_adversary
+import test_asa
+import torch
+import training
+from conftest import ROOT
+from fairseq import checkpoint_utils
+from fairseq.data import Dictionary, data_utils
+from test_asa import biased
+
+sys.path.append(str(ROOT / "examples" / "pretraining"))
+
+import pretrain
+
+KIND = "classification"
+
+
+class Words:
+    """A tokenizer that has one token a word."""
+
+    def __init__(self, text):
+        self.dictionary = Dictionary()
+        for word in text.split():
+            self.dictionary.add_symbol(word)
+
+    def encode_batch(self, texts):
+        return [np.array([self.dictionary.index(w) for w in t.split()], int) for t in texts]
+
+
+@pytest.fixture
+def preprocess(tmp_path, monkeypatch):
+    """Runs preprocess_text.py on a text; returns the folder."""
+
+    def run(text, *options):
+        path = tmp_path / "text.txt"
+        path.write_text(text)
+        monkeypatch.setattr(preprocess_text, "load_encoder", lambda arguments: Words(text))
+        preprocess_text.main([str(path), "--bpe-dir=x", f"--out-dir={tmp_path / 'bin'}", *options])
+        return tmp_path / "bin"
+
+    return run
+
+
+def read(folder, split):
+    """The sentences of a split, as text."""
+    words = Dictionary.load(str(folder / "dict.txt"))
+    return [words.string(line) for line in data_utils.load_indexed_dataset(str(folder / split))]
+
+
+def test_documents_stay_whole_and_are_held_out(preprocess):
+    text = "".join(f"\n\na{n} b{n}\n c{n}\n" for n in range(100))
+    folder = preprocess(text, "--valid-share", "0.2")
+    held_out, kept = read(folder, "valid"), read(folder, "train")
+    assert 10 <= len(held_out) // 3 <= 30 and len(held_out) + len(kept) == 300
+    for lines in (kept, held_out):
+        documents = list(zip(lines[::3], lines[1::3], lines[2::3], strict=True))
+        assert all(
+            first[1:] == f"{second[1:]} b{second[1:]}" and end == "" for first, second, end in documents
+        )
+    assert not set(held_out) & set(kept) - {""}
+    with pytest.raises(SystemExit, match="--overwrite"):
+        preprocess(text)
+
+
+def test_a_text_without_blank_lines_is_held_out_by_the_line(preprocess):
+    folder = preprocess("".join(f"a{n}\n" for n in range(100)), "--valid-share", "0.2")
+    assert sorted(read(folder, "train") + read(folder, "valid")) == sorted(f"a{n}" for n in range(100))
+    with pytest.raises(SystemExit, match="no document is left for valid"):
+        preprocess("a\n", "--overwrite")
+
+
+def test_pre_training_command_is_the_papers(tmp_path, capsys):
+    (tmp_path / "model.pt").touch()
+    options = [f"--data-bin={tmp_path}", "--print-only", "--batch=32", "--precision=fp32"]
+    start = f"--checkpoint={tmp_path / 'model.pt'}"
+    command = pretrain.make_command(pretrain.parse_arguments([start, *options]))
+    cfg = training.parse(command[1:])
+    assert cfg.task._name == "masked_lm" and cfg.task.tokens_per_sample == 256
+    assert (cfg.criterion._name, cfg.criterion.asa_tau) == ("asa_criterion", 0.1)
+    assert cfg.model.arch == "asa_roberta_base" and cfg.model.max_positions == 512
+    assert cfg.dataset.batch_size * cfg.optimization.update_freq[0] == 1024
+    assert cfg.optimization.max_update == cfg.lr_scheduler.total_num_update == 20_000
+    assert cfg.lr_scheduler.warmup_updates == 1200 and cfg.optimization.lr == [2e-5]
+    assert cfg.checkpoint.finetune_from_model == str(tmp_path / "model.pt")
+
+    assert pretrain.main([f"--checkpoint={tmp_path / 'no.pt'}", *options]) == 2
+    assert "no such checkpoint" in capsys.readouterr().err
+    assert pretrain.main([start, *options, "--batch=30"]) == 2
+    assert "does not divide" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the data and the checkpoint of a small asa_roberta."""
+    folder = tmp_path_factory.mktemp("asa")
+    training.write_data(folder / "data", KIND)
+    flags = ("--max-update=1", f"--user-dir={ROOT / 'adv_plugins'}")
+    training.train(folder / "data", folder, KIND, "asa_criterion", *flags)
+    return folder
+
+
+LOAD_WITHOUT_US = """
+import sys, fairseq_compat
+fairseq_compat.install()
+import torch
+from fairseq import checkpoint_utils
+(model,), cfg = checkpoint_utils.load_model_ensemble([sys.argv[1]])
+assert "adv_plugins" not in sys.modules
+assert type(model).__module__.startswith("fairseq.") and cfg.common.user_dir is None
+print(type(model).__name__, cfg.criterion._name, cfg.model.arch)
+tokens = torch.tensor([[0, 5, 6, 7, 2]])
+torch.save(model.eval()(tokens, features_only=True)[0], sys.argv[2])
+"""
+
+
+def test_stock_fairseq_loads_a_stripped_checkpoint(trained, tmp_path, capsys):
+    source, target = trained / "checkpoint_last.pt", tmp_path / "plain.pt"
+    strip_adversary.main([str(source), str(target)])
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_US, str(target), str(tmp_path / "features.pt")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["RobertaModel", "sentence_prediction", "roberta"], done.stderr
+    (model,), _ = checkpoint_utils.load_model_ensemble([str(source)])
+    with torch.no_grad():
+        ours = model.eval()(torch.tensor([[0, 5, 6, 7, 2]]), features_only=True)[0]
+    assert torch.equal(torch.load(tmp_path / "features.pt"), ours)
+    # and it is something to go on training with
+    again = ("--max-update=1", f"--finetune-from-model={target}")
+    training.train(trained / "data", tmp_path, KIND, "rat_criterion", *again, arch="roberta")
+
+    before = target.read_bytes()
+    with pytest.raises(SystemExit, match="exists already"):
+        strip_adversary.main([str(source), str(target)])
+    with pytest.raises(SystemExit, match="has no adversary"):
+        strip_adversary.main([str(target), str(tmp_path / "twice.pt")])
+    assert target.read_bytes() == before and not (tmp_path / "twice.pt").exists()
+
+
+def test_attention_is_fairseqs_and_masked_units_are_zero():
+    model = test_asa.model(KIND, double=False).eval()
+    tokens = torch.tensor([0, 5, 6, 7, 8, 9, 4, 5, 2])
+    found = plot_attention.attention_of(model, tokens, seed=1)
+    layers = model.encoder.sentence_encoder.layers
+    stock = []
+
+    def weights(attention, args, kwargs):
+        stock.append(attention.forward(**{**kwargs, "need_weights": True})[1][0])
+
+    def masks(seed):
+        torch.manual_seed(seed)
+        with torch.no_grad(), biased(model):
+            handles = [
+                layer.self_attn.register_forward_pre_hook(weights, with_kwargs=True) for layer in layers
+            ]
+            model(tokens[None], features_only=True)
+            for handle in handles:
+                handle.remove()
+
+    masks(seed=1)
+    assert len(found) == len(layers) == len(stock)
+    for attention, expected in zip(found, stock, strict=True):
+        for map_ in attention:
+            assert map_.shape == (2, 9, 9)
+            np.testing.assert_allclose(map_.sum(axis=-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(attention.masked.mean(axis=0), expected, atol=1e-6)
+        zero = attention.masked == 0
+        assert (attention.clean > 0).all() and (zero == zero[:1]).all() and zero.any()
+    other = plot_attention.attention_of(model, tokens, seed=2)
+    assert (other[0].clean == found[0].clean).all() and (other[0].masked != found[0].masked).any()
+
+
+def test_masked_proportion_of_each_layer_and_its_history(trained, tmp_path):
+    model, task = plot_attention.load(trained / "checkpoint_last.pt", None)
+    with torch.no_grad():  # an adversary that wants nothing in the first layer, all in the second
+        for layer, bias in zip(model.encoder.sentence_encoder.layers, (-20.0, 20.0), strict=True):
+            adversary = layer.self_attn.adversary
+            adversary.query.bias.fill_(abs(bias))
+            adversary.key.weight.zero_()
+            adversary.key.bias.fill_(bias)
+    first, second = plot_attention.masked_proportions(model, task, "valid", batch=4, seed=1)
+    valid = task.dataset("valid")
+    lengths = [len(valid[index]["net_input.src_tokens"]) for index in range(len(valid))]
+    keeps_one = np.mean([1 - 1 / length for length in lengths])  # each token one of its units
+    assert first == 0 and second == pytest.approx(keeps_one)
+
+    log = tmp_path / "train.log"
+    log.write_text(
+        'x | INFO | train_inner | {"num_updates": "5", "masked_layer1": "0.25", "loss": "1"}\n'
+        '{"num_updates": "9", "masked_layer1": "0.5", "loss": "1"}\n'
+        'x | INFO | train | {"train_num_updates": "9", "train_masked_layer1": "0.4"}\n'
+    )
+    assert plot_attention.read_history(log) == {"layer1": [(5, 0.25), (9, 0.5)]}
+
+
+def test_figures(trained, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    tokens = (torch.tensor([0, 5, 6, 2]), ["<s>", "a", "b", "</s>"])
+    monkeypatch.setattr(plot_attention, "encode", lambda *_: tokens)
+    checkpoint = str(trained / "checkpoint_last.pt")
+    maps = ["maps", checkpoint, "--text=a b", "--bpe-dir=x"]
+    layers = ["layers", f"RTE={checkpoint}"]
+    for command in (maps, [*maps, "--layers", "2", "--head", "1"], layers):
+        out = tmp_path / "figure.png"
+        plot_attention.main([*command, f"--out={out}"])
+        assert out.read_bytes().startswith(b"\x89PNG")
+        out.unlink()
+    with pytest.raises(SystemExit, match="layers 1 to 2"):
+        plot_attention.main([*maps, "--layers", "3", f"--out={out}"])
