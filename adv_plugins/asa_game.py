@@ -1,11 +1,13 @@
 """ASA's game between a model and its adversary, as terms that any objective can be joined by."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from adv_plugins.dropout import drops_layers, recomputes_activations
 from adv_plugins.models.asa_roberta import adversaries, biased
 from adv_plugins.perturbation import captured_features, unwrap
 
@@ -25,7 +27,6 @@ class AsaGame:
     weight: float
     tau: float
     divergence: Divergence
-    sentence_divergence: Divergence
     pre_training: bool
 
     def play(
@@ -45,9 +46,10 @@ class AsaGame:
         """
         module = unwrap(model)
         check_adversaries(module)
-        with captured_features(module) as clean_features:
+        features: Any = captured_features if self.pre_training else nullcontext
+        with features(module) as clean_features:
             clean = run_base(module, sample, write=True)
-        with captured_features(module) as biased_features, biased(module) as proportions:
+        with features(module) as biased_features, biased(module) as proportions:
             attacked = run_base(model, sample)
 
         # One for each sentence, whatever the base divides its loss by (masked LM: masked tokens).
@@ -57,7 +59,7 @@ class AsaGame:
         asa_loss = self.divergence(clean.logits, attacked.logits)
         sentence_loss = torch.zeros_like(asa_loss)
         if self.pre_training:
-            sentence_loss = per_sentence(self.sentence_divergence(clean_features[0], biased_features[0]))
+            sentence_loss = per_sentence(self.divergence(clean_features[0], biased_features[0]))
         masked = _per_layer(proportions)
         penalty_loss = self.tau * per_sentence(masked.sum())
         log = {
@@ -84,7 +86,9 @@ def check_adversaries(model: nn.Module) -> None:
             f"ASA needs a model with adversaries, and {type(model).__name__} has none: "
             "give --arch asa_roberta, asa_roberta_base or asa_roberta_large"
         )
-    if any(hasattr(module, "precheckpoint_forward") for module in model.modules()):
+    if drops_layers(model):
+        raise ValueError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")
+    if recomputes_activations(model):
         raise ValueError(
             "ASA cannot train its adversary under --checkpoint-activations, which hides the masks "
             "of the forward pass from the penalty: leave that flag out"

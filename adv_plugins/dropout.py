@@ -19,6 +19,11 @@ def drops_layers(model: nn.Module) -> bool:
     return any(isinstance(m, LayerDropModuleList) and m.p > 0 for m in model.modules())
 
 
+def recomputes_activations(model: nn.Module) -> bool:
+    """Whether fairseq's checkpoint_wrapper (``--checkpoint-activations``) is in ``model``."""
+    return any(hasattr(module, "precheckpoint_forward") for module in model.modules())
+
+
 @contextlib.contextmanager
 def dropout_rate(model: nn.Module, rate: float) -> Iterator[None]:
     """Within the context every dropout of ``model`` that is in use has this rate.
@@ -58,12 +63,11 @@ class SameMasks:
             yield
             self._end = self._state()
             return
-        end = self._end if self._end is not None else self._state()
         self._restore(self._begin)
         try:
             yield
         finally:
-            self._restore(end)
+            self._restore(self._end or self._begin)
 
     def _state(self) -> List[Tensor]:
         states = [torch.get_rng_state()]

@@ -68,8 +68,7 @@ def forked(
     def double_masked_tokens(_module: nn.Module, args: Tuple[Any, ...]) -> Any:
         features, *masked = args
         if masked and masked[0] is not None:
-            each = masked[0].expand(features.size(0) // 2, features.size(1))
-            masked = [torch.cat([each, each])]
+            masked = [torch.cat([masked[0], masked[0]])]
         return (features, *masked)
 
     def split_output(_module: nn.Module, _args: Tuple[Any, ...], output: Tuple[Any, ...]) -> Any:

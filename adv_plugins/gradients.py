@@ -11,6 +11,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from adv_plugins.divergence import full_precision
+from adv_plugins.dropout import recomputes_activations
+
 
 class LossScale:
     """The scale that the trainer's last backward multiplied the loss with (1 without fp16).
@@ -54,16 +57,14 @@ class KeptGradients:
         )
         # fairseq's checkpoint_wrapper recomputes inside a custom Function, which torch lets run
         # under .backward() only.
-        self._use_backward = any(hasattr(m, "precheckpoint_forward") for m in model.modules())
+        self._use_backward = recomputes_activations(model)
 
-    def backward(self, loss: Tensor, inputs: Sequence[Tensor], *, keep: bool = True) -> List[Tensor]:
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor]) -> List[Tensor]:
         """One backward pass through ``loss``.
 
         Args:
             loss: scalar, the summed loss of an inner pass.
             inputs: tensors of its graph (leaves or not) whose gradient is wanted.
-            keep: add the parameters' gradients to those kept; False for an attack that must not
-                train the model.
 
         Returns:
             d loss / d input for each input, in the input's shape, at least float32 and without
@@ -71,19 +72,14 @@ class KeptGradients:
         """
         self._scale = self._loss_scale.current(loss, half_precision=self._half_precision)
         loss = loss * self._scale
-        if self._use_backward:
-            input_gradients, gradients = _through_backward(loss, inputs, self._parameters)
-        else:
-            input_gradients, gradients = _through_grad(loss, inputs, self._parameters if keep else [])
-        for index, gradient in enumerate(gradients if keep else []):
+        take = _through_backward if self._use_backward else _through_grad
+        input_gradients, gradients = take(loss, inputs, self._parameters)
+        for index, gradient in enumerate(gradients):
             if gradient is not None:
                 # Not in place: autograd may hand one tensor to two parameters.
                 kept = self._values.get(index)
                 self._values[index] = gradient if kept is None else kept + gradient
-        return [
-            (g.float() if g.dtype in (torch.float16, torch.bfloat16) else g) / self._scale.to(g.device)
-            for g in input_gradients
-        ]
+        return [full_precision(gradient) / self._scale for gradient in input_gradients]
 
     def attach(self, loss: Tensor) -> Tensor:
         """``loss``, unchanged in value, whose backward also delivers the kept gradients.

@@ -24,6 +24,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def is_torch_ddp(model: nn.Module) -> bool:
+    """Whether torch's own DistributedDataParallel is among the wrappers of ``model``."""
+    while isinstance(getattr(model, "module", None), nn.Module):
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            return True
+        model = model.module
+    return False
+
+
 def word_embedding(model: nn.Module) -> nn.Embedding:
     """The word-embedding module of ``model``, by fairseq's name for it: ``embed_tokens``.
 
@@ -188,6 +197,5 @@ def embedding_matrix_direction(
     summed = torch.zeros_like(flat).index_add_(0, row, flat)
     norm = summed.norm()
     direction = divide_by_norm(summed[row], norm)
-    direction = torch.where(real_tokens(all_tokens, padding_index), direction, 0.0)
     pieces = direction.split([ids.numel() for ids in tokens])
     return Direction([piece.view_as(g) for piece, g in zip(pieces, gradients)], norm)

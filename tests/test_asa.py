@@ -45,11 +45,11 @@ class Attack:
     def __init__(self, model, tokens):
         self.layers = model.encoder.sentence_encoder.layers
         self.tokens = tokens
-        self.biases, self.softs, self.proportions = [], [], []
+        self.masks, self.softs, self.proportions = [], [], []
 
     def __call__(self, layer, query, **kwargs):
         attention = self.layers[layer].self_attn
-        number = len(self.biases)
+        number = len(self.masks)
         padding = self.tokens[number // len(self.layers)].eq(1)
         length, batch, width = query.shape
         x = query.transpose(0, 1)
@@ -73,8 +73,8 @@ class Attack:
             (mask[b].sum() + (free[b] * (soft[b] - soft[b].detach())).sum()) / (~padding[b]).sum() ** 2
             for b in range(batch)
         ]
-        bias = torch.where(mask.bool(), -math.inf, 0.0).double().requires_grad_()
-        self.biases.append(bias)
+        mask.requires_grad_()
+        self.masks.append(mask)
         self.softs.append(soft * free)
         self.proportions.append(torch.stack(share))
         heads = []
@@ -84,8 +84,9 @@ class Attack:
             q, k, v = (
                 linear(x)[..., part] for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
-            weights = q @ k.transpose(1, 2) / math.sqrt(size) + bias
-            weights = weights.masked_fill(padding[:, None], -math.inf).softmax(-1)
+            scores = q @ k.transpose(1, 2) / math.sqrt(size)
+            left = scores.masked_fill(padding[:, None], -math.inf).softmax(-1) * (1 - mask)
+            weights = left / left.sum(-1, keepdim=True)
             heads.append(weights @ v)
         return attention.out_proj(torch.cat(heads, dim=-1)).transpose(0, 1), None
 
@@ -127,9 +128,8 @@ def transcription(kind, model, sample, monkeypatch, masks):
     gradients = {
         name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found)
     }
-    # d log(1 - mu) / d mu = -1 on a unit that is not masked; a masked one has no weight to lose.
-    by_bias = torch.autograd.grad(asa_loss, attack.biases, retain_graph=True)
-    by_mask = [-torch.where(b.isinf(), 0.0, g) for b, g in zip(attack.biases, by_bias)]
+    # Straight through: what L_asa's derivative by the mask is, the sigmoid gets.
+    by_mask = torch.autograd.grad(asa_loss, attack.masks, retain_graph=True)
     eta = TAU * penalty - ALPHA * sum((g * soft).sum() for g, soft in zip(by_mask, attack.softs))
     eta_names = [name for name in named if is_adversary(name)]
     for name, g in zip(eta_names, torch.autograd.grad(eta, [named[n] for n in eta_names])):
@@ -147,7 +147,8 @@ def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, dropou
     if masks:
         monkeypatch.setattr(torch.nn.functional, "dropout", masks)
     expected, reference, attack = transcription(kind, built, sample, monkeypatch, masks)
-    assert sum(b.isinf().sum() for b in attack.biases) / sum(b.numel() for b in attack.biases) > 0.1
+    masked = torch.cat([mask.detach().flatten() for mask in attack.masks]).mean()
+    assert 0.1 < masked < 0.9
 
     built.zero_grad()
     asa = criterion(kind)
@@ -195,7 +196,7 @@ def test_the_adversary_raises_its_loss_and_a_larger_tau_masks_less():
     kind = "classification"
     sample = tiny.sample(kind)
     results = {}
-    for tau in (0.0, 1.0, 5.0):
+    for tau in (0.0, 0.3, 1.0, 5.0):
         built = model(kind, double=False)
         asa = criterion(kind, asa_tau=tau, consistency_weight=1.0)
         before = mean_losses(asa, built, sample)
@@ -203,6 +204,9 @@ def test_the_adversary_raises_its_loss_and_a_larger_tau_masks_less():
         results[tau] = (before, mean_losses(asa, built, sample))
     before, after = results[0.0]
     assert after[0] > 1.1 * before[0]
+    # At the default price it neither gives up nor masks everything.
+    loss, proportion = results[0.3][1]
+    assert loss > results[0.3][0][0] and 0.005 < proportion < 0.9
     proportions = [results[tau][1][1] for tau in (0.0, 1.0, 5.0)]
     assert proportions[0] > 1.5 * proportions[1] and proportions[1] > 1.5 * proportions[2]
 
@@ -230,18 +234,55 @@ def test_masks_are_hard_and_spare_padding_and_at_least_one_unit_a_row():
     torch.testing.assert_close(proportion, torch.tensor([20 / 25, 6 / 9]))
 
 
-def test_gradients_are_finite_in_float16():
+@pytest.mark.parametrize("lead", [0.0, 12.0, 100.0, 60000.0])
+def test_masked_softmax_is_a_masked_softmax_with_finite_gradients(lead):
+    """Also where a masked unit outweighs the rest by more than exp() can hold."""
     torch.manual_seed(1)
-    scores = torch.randn(2, 4, 4, dtype=torch.float16, requires_grad=True)
-    mask = torch.rand(2, 4, 4).gt(0.5).float()
+    scores = torch.randn(2, 4, 4, dtype=torch.float64)
+    mask = torch.rand(2, 4, 4, dtype=torch.float64).gt(0.5).double()
     mask[..., 0] = 0
+    scores = (scores + lead * mask).requires_grad_()
     mask.requires_grad_()
-    bias = asa_roberta._ReversedBias.apply(mask, torch.float16)
-    ((scores + bias).softmax(-1) * torch.randn(4).half()).sum().backward()
+    weights = asa_roberta.masked_softmax(scores, mask)
+    expected = scores.masked_fill(mask.detach().bool(), -math.inf).softmax(-1)
+    torch.testing.assert_close(weights, expected)
+    (weights * torch.randn(4, dtype=torch.float64)).sum().backward()
     for gradient in (scores.grad, mask.grad):
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
-        assert gradient.abs().max() < 10
-    assert mask.grad[mask.detach().bool()].abs().sum() == 0
+    assert scores.grad[mask.detach().bool()].abs().sum() == 0
+    # A masked unit hears more than the penalty.
+    assert (mask.grad[mask.detach().bool()] != 0).all()
+
+
+def test_masked_softmax_has_the_gradient_of_its_formula():
+    torch.manual_seed(1)
+    scores = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(2, 4, 4, dtype=torch.float64).gt(0.5).double()
+    mask[..., 0] = 0
+    mask.requires_grad_()
+    by_formula = scores.softmax(-1) * (1 - mask)
+    by_formula = by_formula / by_formula.sum(-1, keepdim=True)
+    values = torch.randn(4, dtype=torch.float64)
+    results = [
+        torch.autograd.grad((weights * values).sum(), [scores, mask])
+        for weights in (asa_roberta.masked_softmax(scores, mask), by_formula)
+    ]
+    torch.testing.assert_close(*results)
+
+
+def test_without_masked_units_it_is_fairseqs_attention():
+    """The biased pass with an adversary that masks nothing."""
+    kind = "classification"
+    built, sample = tiny.model(kind, AsaRobertaModel).eval(), tiny.sample(kind)
+    with torch.no_grad():
+        for attention in adversaries(built):
+            attention.adversary.query.bias.fill_(40.0)
+            attention.adversary.key.bias.fill_(-40.0)
+        plain = tiny.logits_and_loss(kind, built, sample)
+        with biased(built) as proportions:
+            inside = tiny.logits_and_loss(kind, built, sample)
+    assert all(call.sum() == 0 for calls in proportions for call in calls)
+    torch.testing.assert_close(inside, plain, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -338,6 +379,10 @@ def test_a_model_without_adversaries_and_checkpointing_are_refused():
     built = model(kind)
     checkpoint_wrapper(built.encoder.sentence_encoder.layers[0])
     with pytest.raises(ValueError, match="--checkpoint-activations"):
+        criterion(kind)(built, sample)
+    built = model(kind, encoder_layerdrop=0.5, encoder_layers=6)
+    assert len(adversaries(built)) == 6
+    with pytest.raises(ValueError, match="--encoder-layerdrop 0"):
         criterion(kind)(built, sample)
 
 

@@ -9,7 +9,13 @@ import adv_plugins  # noqa: F401
 from adv_plugins import divergence
 from adv_plugins.batch import repeat_sample
 from adv_plugins.gradients import KeptGradients, LossScale
-from adv_plugins.perturbation import perturbed, recorded, word_embedding
+from adv_plugins.perturbation import (
+    embedding_matrix_direction,
+    perturbed,
+    recorded,
+    sentence_direction,
+    word_embedding,
+)
 
 SYMMETRIC = ("bi-kl", "js", "mse", "mae")
 
@@ -94,14 +100,51 @@ def test_the_loss_scale_multiplies_inner_passes_and_dummy_batches_are_forgotten(
     assert inner == [2.0, 128.0, 128.0, 128.0]
 
 
-def test_attack_only_gradients_do_not_train_the_model():
-    weight = torch.nn.Parameter(torch.tensor(3.0))
+def test_frozen_parameters_and_unused_inputs_take_no_part():
     model = torch.nn.Module()
-    model.weight = weight
+    model.weight = torch.nn.Parameter(torch.tensor(3.0))
+    model.frozen = torch.nn.Parameter(torch.tensor(2.0), requires_grad=False)
+    unused = torch.ones(2, requires_grad=True)
     kept = KeptGradients(model, LossScale())
-    kept.backward(weight * 2, [weight], keep=False)
-    kept.attach(weight * 5).backward()
-    assert weight.grad.item() == 5.0
+    gradients = kept.backward(model.weight * model.frozen, [model.weight, unused])
+    assert gradients[0].item() == 2.0 and gradients[1].tolist() == [0.0, 0.0]
+    kept.attach(model.weight * 5).backward()
+    assert model.weight.grad.item() == 7.0 and model.frozen.grad is None
+    # What was delivered is not delivered again.
+    model.weight.grad = None
+    kept.attach(model.weight * 5).backward()
+    assert model.weight.grad.item() == 5.0
+
+
+def test_a_float16_model_starts_with_fairseqs_first_loss_scale():
+    model = torch.nn.Linear(1, 1, bias=False).half()
+    kept = KeptGradients(model, LossScale())
+    x = torch.full((1, 1), 1e-7, dtype=torch.float16)  # times 128 it does not vanish
+    (gradient,) = kept.backward(model(x).float().sum(), [model.weight])
+    assert gradient.dtype == torch.float32 and kept._values[0].item() > 0
+    assert kept._scale.item() == LossScale.FIRST_HALF_PRECISION_SCALE
+
+
+@pytest.mark.parametrize("direction", [sentence_direction, embedding_matrix_direction])
+def test_directions_ignore_the_padding(direction):
+    """Whatever gradient lies there."""
+    ids = tiny.sample("classification")["net_input"]["src_tokens"]
+    gradient = torch.randn(*ids.shape, 8)
+    dirty = torch.where(ids.eq(1)[:, :, None], torch.full_like(gradient, 9.0), gradient)
+    clean = torch.where(ids.eq(1)[:, :, None], torch.zeros_like(gradient), gradient)
+    ours, expected = direction([dirty], [ids], 1), direction([clean], [ids], 1)
+    assert torch.equal(ours.deltas[0], expected.deltas[0])
+    assert torch.equal(ours.norm, expected.norm)
+    assert ours.deltas[0][ids.eq(1)].abs().sum() == 0
+
+
+@pytest.mark.parametrize("direction", [sentence_direction, embedding_matrix_direction])
+def test_directions_of_half_precision_are_computed_in_float32(direction):
+    ids = torch.tensor([[4, 5]])
+    gradient = torch.full((1, 2, 8), 300.0, dtype=torch.float16)  # its square overflows
+    found = direction([gradient], [ids], 1)
+    assert found.deltas[0].dtype == torch.float32
+    torch.testing.assert_close(found.deltas[0].norm(), torch.tensor(1.0))
 
 
 def test_perturbations_are_counted():
@@ -109,7 +152,7 @@ def test_perturbations_are_counted():
     delta = torch.ones(1, 2, 3)
     ids = torch.tensor([[1, 2]])
     with perturbed(embedding, [delta, 2 * delta]):
-        assert torch.equal(embedding(ids) - 1, embedding(ids) - 2)
+        torch.testing.assert_close(embedding(ids) - 1, embedding(ids) - 2)
         with pytest.raises(RuntimeError, match="more than 2 calls"):
             embedding(ids)
     with pytest.raises(RuntimeError, match="1 of 1 perturbations were not used"):

@@ -166,8 +166,10 @@ def test_the_random_stream_is_restored_after_an_error():
     expected = torch.get_rng_state()
     with pytest.raises(ValueError):
         with masks.replayed():
-            assert torch.equal(torch.rand(2), first)
-            raise ValueError
+            raise ValueError  # before it has drawn as much as the first pass
+    assert torch.equal(torch.get_rng_state(), expected)
+    with masks.replayed():
+        assert torch.equal(torch.rand(2), first)
     assert torch.equal(torch.get_rng_state(), expected)
 
 
@@ -228,3 +230,27 @@ def test_plain_fine_tuning_before_the_start_update():
 def test_bad_options_name_the_knob(options, message):
     with pytest.raises(ValueError, match=message):
         criterion("classification", **options)
+
+
+def test_the_defaults_and_the_meters():
+    kind = "classification"
+    model, sample = tiny.model(kind), tiny.sample(kind)
+    freelb = tiny.criterion("freelb_criterion", kind, adv_eps=0.4)
+    assert freelb.init_eps == 0.4
+    gradients = []
+
+    def watch(module, args, output):
+        output.register_hook(lambda gradient: gradients.append(gradient))
+
+    with tiny.hooked(model.encoder.sentence_encoder.embed_tokens, watch):
+        _, _, log = freelb(model, sample)
+    # The hook sees the first pass's gradient of a third of its loss.
+    expected = 3 * gradients[0].flatten(1).norm(dim=1).sum()
+    torch.testing.assert_close(log["embedding_gradient_norm"], expected)
+
+
+def test_deltas_are_kept_in_float32():
+    embedding = torch.nn.Embedding(40, 8, padding_idx=1).half()
+    freelb = criterion("classification")
+    (delta,) = freelb.initial(source_tokens(tiny.sample("classification")), embedding)
+    assert delta.dtype == torch.float32

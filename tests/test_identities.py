@@ -73,6 +73,85 @@ def test_eval_mode_is_the_stock_criterion_bit_for_bit(method, kind):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_an_evaluated_model_or_no_gradients_mean_the_stock_criterion_too(method):
+    """Also when the criterion itself was left in training mode."""
+    model, sample = make("regression")
+    criterion = tiny.criterion(method.name, "regression", **method.on)
+    own = {*criterion.LOSS_METERS, "asa_loss"}
+    assert not own & set(criterion(model.eval(), sample)[2])
+    with torch.no_grad():
+        assert not own & set(criterion(model.train(), sample)[2])
+
+
+class Wrapper(torch.nn.Module):
+    """Stands for a distributed wrapper: counts what goes through it."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.calls = module, 0
+
+    def forward(self, *args, **kwargs):
+        self.calls += 1
+        return self.module(*args, **kwargs)
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("more", [{}, {"adv_dropout_per_pass": "0.1,0.2"}, {"asa_weight": 1.0}])
+def test_one_pass_goes_through_the_distributed_wrapper(method, more):
+    """It prepares one reduction; inner passes, whose gradients are kept, go round it."""
+    if "adv_dropout_per_pass" in more and method.name != "rat_criterion":
+        pytest.skip("an option of rat_criterion")
+    if "asa_weight" in more and method.name == "asa_criterion":
+        pytest.skip("an option of the others")
+    model, sample = make("classification")
+    wrapper = Wrapper(model)
+    tiny.criterion(method.name, "classification", **method.on, **more)(wrapper, sample)[0].backward()
+    assert wrapper.calls == 1 + ("asa_weight" in more)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_predictions_are_written_once_a_step(method, tmp_path):
+    """sentence_ranking writes them in training, too; a method's extra passes must not."""
+    model, sample = make("multiple-choice")
+    file = tmp_path / "predictions"
+    options = dict(method.on, save_predictions=str(file))
+    criterion = tiny.criterion(method.name, "multiple-choice", **options)
+    for _ in range(2):
+        criterion(model, sample)
+    criterion.base.prediction_h.flush()
+    assert len(file.read_text().splitlines()) == 2 * tiny.BATCH
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("like_cuda", [False, True])
+def test_masked_lm_without_a_masked_token_compares_nothing(method, like_cuda, monkeypatch):
+    """fairseq then projects every position, padding too; on a GPU by a mask that is true all over."""
+    model, sample = make("masked-lm")
+    sample["target"] = torch.ones_like(sample["target"])
+    criterion = tiny.criterion(method.name, "masked-lm", **method.on)
+    if like_cuda:
+        base = criterion.base
+
+        def forward(model, sample, reduce=True):
+            every = torch.ones_like(sample["target"], dtype=torch.bool)
+            logits = model(**sample["net_input"], masked_tokens=every)[0]
+            log = {"loss": 0.0, "ntokens": 1, "nsentences": tiny.BATCH, "sample_size": 0}
+            return 0.0 * logits.sum(), 0, log
+
+        monkeypatch.setattr(base, "forward", forward)
+    loss, _, log = criterion(model, sample)
+    for key in ("consistency_loss", "asa_loss", "adv_loss"):
+        assert log.get(key, torch.zeros(())) == 0
+    loss.backward()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_it_changes_the_gradients_and_logs_its_meters(method, kind):
     model, sample = make(kind)
@@ -85,7 +164,8 @@ def test_it_changes_the_gradients_and_logs_its_meters(method, kind):
         loss.backward()
         gradients.append(torch.cat([g.flatten() for g in tiny.gradients(model).values()]))
     assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[0].norm()
-    assert {*criterion.LOSS_METERS, *criterion.MEAN_METERS} <= set(log)
+    own = {*criterion.LOSS_METERS, *criterion.MEAN_METERS}
+    assert own <= set(log) and (own or "asa_loss" in log)
 
 
 def state(model):

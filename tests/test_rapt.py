@@ -138,6 +138,32 @@ def test_workers_and_resumed_runs_draw_the_same_layers():
         assert [rapt.draw_layer() for _ in expected] == expected
 
 
+def test_the_batches_of_an_update_draw_different_layers():
+    assert any(len(set(draws(seed, 3))) > 1 for seed in range(5))
+
+
+def test_the_mean_layer_is_a_meter():
+    model, sample = tiny.model("classification"), tiny.sample("classification")
+    _, _, log = criterion("classification", noise_max_layer=1)(model, sample)
+    assert log["noise_layer"] == tiny.BATCH  # a sum over sentences
+
+
+def test_layerdrop_is_refused():
+    model, sample = tiny.model("classification", encoder_layerdrop=0.5), tiny.sample("classification")
+    with pytest.raises(ValueError, match="--encoder-layerdrop 0"):
+        criterion("classification")(model, sample)
+
+
+def test_noise_for_half_precision_is_drawn_in_float32():
+    hidden = torch.zeros(12, 3, 8, dtype=torch.float16)
+    real = torch.ones(3, 12, 1, dtype=torch.bool)
+    noise = criterion("classification", noise_eta=1e-3).noise(hidden, real)
+    assert noise.dtype == torch.float16
+    torch.testing.assert_close(
+        noise.float().abs().amax(-1), torch.full((12, 3), 1e-3), rtol=1e-3, atol=0
+    )
+
+
 def test_layers_are_drawn_evenly_and_leave_the_runs_random_stream_alone():
     counts = Counter(layer for seed in range(300) for layer in draws(seed, 2))
     assert set(counts) == {1, 2, 3} and min(counts.values()) > 150

@@ -230,6 +230,10 @@ def test_a_warning_when_the_passes_cannot_differ(caplog):
         rat(model, sample)
     assert [r.message for r in caplog.records if "no dropout" in r.message] != []
     assert len([r for r in caplog.records if "no dropout" in r.message]) == 1
+    # Rates for the passes change nothing where the model has no dropout.
+    with caplog.at_level(logging.WARNING):
+        criterion("classification", adv_dropout_per_pass="0.1,0.5")(model, sample)
+    assert len([r for r in caplog.records if "no dropout" in r.message]) == 2
 
 
 def test_loss_is_logged_at_the_same_scale_in_training_and_validation():
@@ -262,3 +266,48 @@ def test_it_costs_one_pass_more_than_its_adversarial_passes(kind, passes):
     rat = criterion(kind, adv_passes=passes)
     plain = tiny.flops(rat.base, model, sample)
     assert tiny.flops(rat, model, sample) == pytest.approx((1 + passes) * plain, rel=0.01)
+
+
+def test_meters_and_weights():
+    """The objective's weights, and the two norms, of both kinds."""
+    kind = "classification"
+    model, sample = tiny.model(kind, dropout=0.2), tiny.sample(kind)
+    for over in ("embedding-matrix", "sentence"):
+        torch.manual_seed(1)
+        rat = criterion(kind, adv_weight=0.3, consistency_weight=0.7, adv_norm_over=over, adv_eps=0.2)
+        _, _, log = rat(model, sample)
+        expected = log["loss"] + 0.3 * log["adv_loss"] + 0.7 * log["consistency_loss"]
+        torch.testing.assert_close(log["objective"], expected)
+        assert log["consistency_loss"] > 0
+        if over == "sentence":
+            torch.testing.assert_close(log["perturbation_norm"].item(), 0.2 * tiny.BATCH)
+    model = tiny.model(kind)
+    ids = sample["net_input"]["src_tokens"]
+    table = model.encoder.sentence_encoder.embed_tokens
+    loss = tiny.logits_and_loss(kind, model, sample)[1] / tiny.BATCH
+    (g,) = torch.autograd.grad(loss, table.weight)  # no output layer here
+    _, _, log = criterion(kind, adv_eps=0.2)(model, sample)
+    torch.testing.assert_close(log["embedding_gradient_norm"], g.norm() * tiny.BATCH, rtol=1e-5, atol=0)
+    of_sentences = (0.2 * g / g.norm())[ids].flatten(1).norm(dim=1).sum()
+    torch.testing.assert_close(log["perturbation_norm"], of_sentences, rtol=1e-5, atol=0)
+
+
+def test_layerdrop_runs_the_passes_one_by_one():
+    """Layers are dropped for a whole batch: passes in one batch would drop the same ones."""
+    kind = "classification"
+    model, sample = tiny.model(kind, encoder_layerdrop=0.5), tiny.sample(kind)
+    sizes = []
+    with tiny.hooked(model, lambda module, args, output: sizes.append(len(output[0]))):
+        criterion(kind, adv_passes=3)(model, sample)
+    assert sizes == [tiny.BATCH] * 4
+
+
+def test_dropout_rates_and_checkpointing_are_refused_together():
+    from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+
+    kind = "classification"
+    model, sample = tiny.model(kind, dropout=0.2), tiny.sample(kind)
+    checkpoint_wrapper(model.encoder.sentence_encoder.layers[0])
+    criterion(kind)(model, sample)[0].backward()
+    with pytest.raises(ValueError, match="--adv-dropout-per-pass does not work with"):
+        criterion(kind, adv_dropout_per_pass="0.1,0.2")(model, sample)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from adv_plugins.asa_game import LAYER_KEY, AsaGame
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
 from adv_plugins.divergence import DIVERGENCES, get_divergence
+from adv_plugins.dropout import drops_layers, recomputes_activations
 from adv_plugins.gradients import KeptGradients, LossScale
-from adv_plugins.perturbation import captured_outputs, unwrap
+from adv_plugins.perturbation import captured_outputs, is_torch_ddp, unwrap
 
 # The stock criterion of each task that can be wrapped.
 BASE_OF_TASK = {
@@ -81,7 +82,7 @@ class BasePass(NamedTuple):
     loss: Tensor
     sample_size: Any
     logging: Dict[str, Any]
-    logits: Tensor
+    logits: Any = None
 
 
 class WrappingCriterion(FairseqCriterion):
@@ -101,6 +102,7 @@ class WrappingCriterion(FairseqCriterion):
         super().__init__(task)
         self.base = _build_base(cfg, task)
         self.regression = bool(getattr(self.base, "regression_target", False))
+        self.masked_lm = isinstance(self.base, MaskedLmLoss)
         self.loss_scale = LossScale()
         self.update_number = 0
         self.added_game: Optional[AsaGame] = None
@@ -115,8 +117,7 @@ class WrappingCriterion(FairseqCriterion):
             weight=weight,
             tau=tau,
             divergence=get_divergence(loss, regression=self.regression),
-            sentence_divergence=get_divergence(loss),
-            pre_training=isinstance(self.base, MaskedLmLoss),
+            pre_training=self.masked_lm,
         )
 
     def follow_updates(self, task: Any) -> None:
@@ -172,27 +173,45 @@ class WrappingCriterion(FairseqCriterion):
         """One training pass of the method; returns what :meth:`forward` returns."""
         raise NotImplementedError
 
-    def run_base(self, model: nn.Module, sample: Dict[str, Any], *, write: bool = False) -> BasePass:
+    def run_base(
+        self, model: nn.Module, sample: Dict[str, Any], *, write: bool = False, logits: bool = True
+    ) -> BasePass:
         """Call the base once and catch the logits that it saw.
 
         Args:
             model: the model, or its distributed wrapper in a pass that the trainer differentiates.
             write: let the base write its predictions file (once a step, not once a pass).
+            logits: whether they are wanted; without, memory need not hold them.
         """
-        with captured_outputs(unwrap(model)) as outputs, _predictions_file(self.base, write):
-            loss, sample_size, logging = self.base(model, sample)
+        module = unwrap(model)
+        with _predictions_file(self.base, write):
+            if not logits:
+                return BasePass(*self.base(model, sample))
+            with captured_outputs(module) as outputs:
+                loss, sample_size, logging = self.base(model, sample)
         return BasePass(loss, sample_size, logging, self.join(outputs, sample))
 
     def join(self, outputs: List[Tensor], sample: Dict[str, Any]) -> Tensor:
         """(N, C) logits from the model's outputs in one pass: candidates side by side."""
         logits = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        if logits.dim() == 3:  # masked LM projects every position when none is masked
-            logits = logits[sample["target"].ne(self.padding_idx)]
+        if self.masked_lm and not sample["target"].ne(self.padding_idx).any():
+            # fairseq projects every position when no token is masked; none of them counts.
+            return logits.reshape(-1, logits.size(-1))[:0]
         return logits
 
     def kept_gradients(self, model: nn.Module) -> KeptGradients:
-        """A fresh collection of free gradients for this step."""
-        return KeptGradients(unwrap(model), self.loss_scale)
+        """A fresh collection of free gradients for this step.
+
+        Raises:
+            ValueError: torch's DistributedDataParallel would reduce a parameter twice.
+        """
+        module = unwrap(model)
+        if is_torch_ddp(model) and (drops_layers(module) or recomputes_activations(module)):
+            raise ValueError(
+                "with --encoder-layerdrop or --checkpoint-activations this criterion needs "
+                "--ddp-backend legacy_ddp: pytorch_ddp cannot follow which parameters its passes use"
+            )
+        return KeptGradients(module, self.loss_scale)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
@@ -225,7 +244,7 @@ def check_range(cfg: Any, *options: str, at_least: float) -> None:
     """
     for option in options:
         value = getattr(cfg, option)
-        if not value >= at_least:
+        if not at_least <= value < math.inf:
             flag = "--" + option.replace("_", "-")
             raise ValueError(f"{flag} must be at least {at_least}, but is {value}")
 

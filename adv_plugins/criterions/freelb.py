@@ -115,7 +115,9 @@ class FreeLBCriterion(WrappingCriterion):
                 with perturbed(embedding, deltas):
                     # Only the last pass, which the trainer differentiates, needs the wrapper that
                     # reduces over workers.
-                    result = self.run_base(model if last else module, sample, write=step == 0)
+                    result = self.run_base(
+                        model if last else module, sample, write=step == 0, logits=False
+                    )
             if step == 0:
                 first = result
             losses.append(result.loss.detach())

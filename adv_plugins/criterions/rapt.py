@@ -131,7 +131,8 @@ class RaptCriterion(WrappingCriterion):
 
         It depends on the seed that fairseq sets in every update (the same on all workers) and on the
         number of the batch in that update, not on what a worker has drawn otherwise. So workers agree
-        and a resumed run draws what an uninterrupted one does.
+        and a resumed run draws what an uninterrupted one does. A batch tried again in the same update
+        (fp16 overflow, --amp) draws anew.
         """
         if self.max_layer == 0:
             return 0

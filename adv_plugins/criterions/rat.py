@@ -20,7 +20,12 @@ from adv_plugins.criterions.base import (
     check_range,
 )
 from adv_plugins.divergence import get_divergence
-from adv_plugins.dropout import dropout_modules, dropout_rate, drops_layers
+from adv_plugins.dropout import (
+    dropout_modules,
+    dropout_rate,
+    drops_layers,
+    recomputes_activations,
+)
 from adv_plugins.perturbation import (
     Direction,
     embedding_matrix_direction,
@@ -90,8 +95,8 @@ class RatCriterion(WrappingCriterion):
 
     Meters: ``loss`` (and all of the base's) is the clean loss in training and validation;
     ``adv_loss``, ``consistency_loss`` and ``objective`` are in the same units; ``perturbation_norm``
-    is the L2 norm of a sentence's perturbation; ``embedding_gradient_norm`` is ||g||_2 of the mean
-    loss.
+    is the L2 norm of a sentence's perturbation; ``embedding_gradient_norm`` is ||g||_2, of the mean
+    loss for the embedding matrix, of its own loss for a sentence.
 
     The authors' released code perturbs the embedding matrix in place, uses eps = 1, and adds the KL
     summed over the batch to a mean cross entropy, so its alpha grows with the batch size.
@@ -137,7 +142,7 @@ class RatCriterion(WrappingCriterion):
         kept = self.kept_gradients(model)
 
         with recorded(embedding) as words:
-            clean = self.run_base(module, sample, write=True)
+            clean = self.run_base(module, sample, write=True, logits=False)
         gradients = kept.backward(clean.loss, words.outputs)
         direction = self.direction(gradients, words.tokens, embedding.padding_idx)
 
@@ -201,11 +206,16 @@ class RatCriterion(WrappingCriterion):
         }
 
     def _check(self, model: nn.Module) -> None:
-        """Once: say so when the K passes cannot differ."""
+        """Once: say so when the K passes cannot differ; refuse what cannot be computed."""
         if self._model_checked:
             return
         self._model_checked = True
-        dropout = any(self.dropouts) if self.dropouts else bool(dropout_modules(model))
+        if self.dropouts and recomputes_activations(model):
+            raise ValueError(
+                "--adv-dropout-per-pass does not work with --checkpoint-activations, which computes "
+                "the passes again when their rates are gone: leave one of them out"
+            )
+        dropout = bool(dropout_modules(model)) and (any(self.dropouts) or not self.dropouts)
         if self.passes > 1 and not dropout and len(set(self.eps)) == 1:
             logger.warning(
                 "the model has no dropout, so the %d adversarial passes (--adv-passes) are equal "

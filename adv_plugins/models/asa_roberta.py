@@ -31,17 +31,16 @@ class Adversary(nn.Module):
     r"""Which attention units of a layer to mask, from that layer's input.
 
     .. math:: s = \tilde Q \tilde K^T / \sqrt d, \qquad
-        \mu = \mathbb 1[\sigma((s + g) / T) > 1/2], \quad g \sim \mathrm{Logistic}(0, 1)
+        \mu = \mathbb 1[\sigma(s + g) > 1/2], \quad g \sim \mathrm{Logistic}(0, 1)
 
     with the straight-through gradient of the sigmoid (binary concrete; section "Fast
     implementation"). One (T, T) mask a sentence, shared by all heads.
     """
 
-    def __init__(self, width: int, temperature: float = 1.0) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
-        self.temperature = temperature
         for linear in (self.query, self.key):  # as RoBERTa initialises its own
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
@@ -66,7 +65,7 @@ class Adversary(nn.Module):
             padding = torch.zeros(scores.shape[:2], dtype=torch.bool, device=scores.device)
         real_key = ~padding.bool()[:, None, :]
         noisy = scores + logistic_noise(scores)
-        soft = torch.sigmoid(noisy / self.temperature)
+        soft = torch.sigmoid(noisy)
         # A token keeps at least the unit that the adversary wants least; no row is masked wholly.
         least = noisy.masked_fill(~real_key, math.inf).argmin(dim=-1, keepdim=True)
         allowed = (real_key & ~padding.bool()[:, :, None]).scatter(2, least, False)
@@ -82,25 +81,58 @@ def logistic_noise(like: Tensor) -> Tensor:
     return torch.log(uniform) - torch.log1p(-uniform)
 
 
-class _ReversedBias(torch.autograd.Function):
-    """log(1 - mu), to be added to the attention scores, with the sign of mu's gradient reversed.
+class _Reversed(torch.autograd.Function):
+    """Gradient reversal: the identity, whose backward turns the sign round."""
 
-    d log(1 - mu) / d mu is -1 where nothing is masked. At a masked unit it is infinite, but the
-    attention's own derivative is 0 there: the unit gets no weight, so the product's limit is 0. So
-    the gradient is -1 times the bias's everywhere, and reversed (gradient reversal layer) it is the
-    bias's: descent on it is ascent of the adversary. Nothing is multiplied by a large number, so it is
-    finite in float16 too.
+    @staticmethod
+    def forward(ctx: Any, mask: Tensor) -> Tensor:  # type: ignore[override]
+        return mask.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return -gradient
+
+
+# Bound on the logarithm of how much a masked unit would outweigh the units that are left, in the
+# gradient it hears; beyond it exp() could overflow. Units that are left are not touched by it.
+LARGEST_LEAD = 15.0
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    r"""Attention weights without the masked units: a = p (1 - mu) / sum p (1 - mu), p = softmax.
+
+    In value the softmax with -inf at the masked units. In gradient a masked unit hears what its return
+    would change, not the penalty alone, as it would with log(1 - mu) added to the scores; with that
+    form, which torch's fused kernel could compute, the adversary soon masked nothing at the default
+    tau in our tests. Computed relative to the largest unmasked score, so no row underflows.
+
+    Args:
+        scores: (..., T, T) float32, -inf at padding; mask: the same or broadcast, 1 on a masked unit,
+            and never on all of a row.
     """
+    largest = scores.masked_fill(mask > 0.5, -math.inf).amax(dim=-1, keepdim=True).detach()
+    weights = torch.exp((scores - largest).clamp(max=LARGEST_LEAD)) * (1 - mask)
+    return weights / weights.sum(dim=-1, keepdim=True)
 
-    @staticmethod
-    def forward(ctx: Any, mask: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
-        ctx.dtype = mask.dtype
-        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        return bias.masked_fill(mask > 0.5, -math.inf)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        return gradient.to(ctx.dtype), None
+def masked_attention(attention: nn.Module, query: Tensor, padding: Any, mask: Tensor) -> Tensor:
+    """The (T, B, d) output of a fairseq self-attention whose units are masked.
+
+    Args:
+        query: (T, B, d); padding: (B, T), True at padding, or None; mask: (B, T, T), shared by heads.
+    """
+    length, batch, width = query.shape
+
+    def heads(projected: Tensor) -> Tensor:  # (B, heads, T, d / heads)
+        return projected.view(length, batch, attention.num_heads, -1).permute(1, 2, 0, 3)
+
+    q, k, v = (heads(p(query)) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+    scores = full_precision(torch.matmul(q * attention.scaling, k.transpose(-1, -2)))
+    if padding is not None:
+        scores = scores.masked_fill(padding.bool()[:, None, None, :], -math.inf)
+    weights = attention.dropout_module(masked_softmax(scores, mask[:, None])).to(v.dtype)
+    mixed = torch.matmul(weights, v).permute(2, 0, 1, 3).reshape(length, batch, width)
+    return attention.out_proj(mixed)
 
 
 def adversaries(model: nn.Module) -> List[nn.Module]:
@@ -116,30 +148,26 @@ def biased(model: nn.Module) -> Iterator[List[List[Tensor]]]:
         for each layer a list that gets the (B,) masked proportion, one entry a call of the model.
     """
     proportions: List[List[Tensor]] = []
-    handles = []
+    patched = adversaries(model)
 
-    def add_mask(layer: int) -> Any:
-        def hook(attention: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-            hidden, padding = kwargs["query"], kwargs["key_padding_mask"]
-            mask, proportion = attention.adversary(hidden, padding)
-            proportions[layer].append(proportion)
-            bias = _ReversedBias.apply(mask, hidden.dtype)
-            if padding is not None:  # one mask for both, of one kind, as torch wants them
-                bias = bias.masked_fill(padding.bool()[:, None, :], -math.inf)
-            # (B, T, T) -> (B * heads, T, T), as fairseq's attention takes it
-            bias = bias.repeat_interleave(attention.num_heads, dim=0)
-            return args, {**kwargs, "attn_mask": bias, "key_padding_mask": None}
+    def make_forward(attention: nn.Module, calls: List[Tensor]) -> Any:
+        def forward(query: Tensor, *args: Any, key_padding_mask: Any = None, **kwargs: Any) -> Any:
+            mask, proportion = attention.adversary(query, key_padding_mask)
+            calls.append(proportion)
+            reversed_mask = _Reversed.apply(mask)
+            return masked_attention(attention, query, key_padding_mask, reversed_mask), None
 
-        return hook
+        return forward
 
     try:
-        for layer, attention in enumerate(adversaries(model)):
+        for attention in patched:
             proportions.append([])
-            handles.append(attention.register_forward_pre_hook(add_mask(layer), with_kwargs=True))
+            # On the instance, so that deleting it brings the class's own back.
+            attention.forward = make_forward(attention, proportions[-1])
         yield proportions
     finally:
-        for handle in handles:
-            handle.remove()
+        for attention in patched:
+            vars(attention).pop("forward", None)
 
 
 @register_model("asa_roberta")
@@ -154,7 +182,8 @@ class AsaRobertaModel(RobertaModel):
         # The adversary draws its weights beside the run's random stream: a RoBERTa with the same
         # seed has the same weights.
         with torch.random.fork_rng(devices=[]):
-            for layer in encoder.sentence_encoder.layers:
+            # Not by iteration, which under LayerDrop leaves layers out.
+            for layer in vars(encoder.sentence_encoder.layers)["_modules"].values():
                 layer.self_attn.adversary = Adversary(layer.self_attn.embed_dim)
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
