@@ -98,37 +98,28 @@ def load(checkpoint: Path, data: Path | None) -> tuple[Any, Any]:
     return model.eval(), task
 
 
-def attention_weights(attention: Any, query: Any, mask: Any, padding: Any) -> Any:
-    """(B, heads, T, T) weights of a fairseq self-attention, which itself returns their mean only."""
-    length, batch, width = query.shape
-    split = (batch, attention.num_heads, width // attention.num_heads)
-    queries, keys = (
-        linear(query).view(length, *split).permute(1, 2, 0, 3)
-        for linear in (attention.q_proj, attention.k_proj)
-    )
-    scores = attention.scaling * queries @ keys.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask.view(scores.shape)
-    if padding is not None:
-        scores = scores.masked_fill(padding.bool()[:, None, None], float("-inf"))
-    return scores.float().softmax(dim=-1)
-
-
 @contextlib.contextmanager
 def captured_attention(model: Any) -> Iterator[list[Any]]:
     """Yields a list that gets every layer's (B, heads, T, T) attention weights, lowest first."""
-    from adv_plugins.models.asa_roberta import adversaries
+    from adv_plugins.models.asa_roberta import adversaries, attention_weights
 
     found: list[Any] = []
 
-    def capture(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        mask, padding = kwargs["attn_mask"], kwargs["key_padding_mask"]
-        found.append(attention_weights(module, kwargs["query"], mask, padding))
+    def capture_clean(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        # fairseq returns their mean over heads only.
+        query, padding = kwargs["query"], kwargs["key_padding_mask"]
+        length, batch, _ = query.shape
+        nothing = query.new_zeros(batch, length, length)
+        found.append(attention_weights(module, query, padding, nothing))
 
-    handles = [
-        attention.register_forward_pre_hook(capture, with_kwargs=True)
-        for attention in adversaries(model)
-    ]
+    def capture_masked(module: Any, args: Any) -> None:
+        # Only the masked attention sends its weights through this module: replace the clean ones.
+        found[-1] = args[0]
+
+    handles = []
+    for attention in adversaries(model):
+        handles.append(attention.register_forward_pre_hook(capture_clean, with_kwargs=True))
+        handles.append(attention.dropout_module.register_forward_pre_hook(capture_masked))
     try:
         yield found
     finally:
@@ -146,7 +137,6 @@ def attention_of(model: Any, tokens: Any, seed: int) -> list[Attention]:
     with torch.no_grad():
         with captured_attention(model) as clean:
             model(tokens[None], features_only=True)
-        # The masks enter by hooks of the same kind, so these must be registered after them.
         with biased(model), captured_attention(model) as masked:
             model(tokens[None], features_only=True)
     return [Attention(c[0].numpy(), m[0].numpy()) for c, m in zip(clean, masked, strict=True)]

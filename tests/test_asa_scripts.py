@@ -14,7 +14,6 @@ import training
 from conftest import ROOT
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
-from test_asa import biased
 
 sys.path.append(str(ROOT / "examples" / "pretraining"))
 
@@ -157,25 +156,23 @@ def test_attention_is_fairseqs_and_masked_units_are_zero():
     def weights(attention, args, kwargs):
         stock.append(attention.forward(**{**kwargs, "need_weights": True})[1][0])
 
-    def masks(seed):
-        torch.manual_seed(seed)
-        with torch.no_grad(), biased(model):
-            handles = [
-                layer.self_attn.register_forward_pre_hook(weights, with_kwargs=True) for layer in layers
-            ]
-            model(tokens[None], features_only=True)
-            for handle in handles:
-                handle.remove()
-
-    masks(seed=1)
+    handles = [layer.self_attn.register_forward_pre_hook(weights, with_kwargs=True) for layer in layers]
+    with torch.no_grad():
+        model(tokens[None], features_only=True)
+    for handle in handles:
+        handle.remove()
     assert len(found) == len(layers) == len(stock)
     for attention, expected in zip(found, stock, strict=True):
         for map_ in attention:
             assert map_.shape == (2, 9, 9)
             np.testing.assert_allclose(map_.sum(axis=-1), 1, rtol=1e-5)
-        np.testing.assert_allclose(attention.masked.mean(axis=0), expected, atol=1e-6)
+        np.testing.assert_allclose(attention.clean.mean(axis=0), expected, atol=1e-6)
         zero = attention.masked == 0
         assert (attention.clean > 0).all() and (zero == zero[:1]).all() and zero.any()
+    # In the first layer, whose input is the same, what is masked is shared out among the rest.
+    left = found[0].clean * (found[0].masked > 0)
+    left = left / left.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(found[0].masked, left, rtol=1e-4)
     other = plot_attention.attention_of(model, tokens, seed=2)
     assert (other[0].clean == found[0].clean).all() and (other[0].masked != found[0].masked).any()
 

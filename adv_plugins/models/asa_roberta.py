@@ -115,23 +115,35 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
-def masked_attention(attention: nn.Module, query: Tensor, padding: Any, mask: Tensor) -> Tensor:
-    """The (T, B, d) output of a fairseq self-attention whose units are masked.
+def _heads(attention: nn.Module, projected: Tensor) -> Tensor:
+    """(T, B, d) -> (B, heads, T, d / heads)"""
+    length, batch, _ = projected.shape
+    return projected.view(length, batch, attention.num_heads, -1).permute(1, 2, 0, 3)
+
+
+def attention_weights(
+    attention: nn.Module, query: Tensor, padding: Optional[Tensor], mask: Tensor
+) -> Tensor:
+    """The (B, heads, T, T) weights of a fairseq self-attention whose units are masked.
 
     Args:
         query: (T, B, d); padding: (B, T), True at padding, or None; mask: (B, T, T), shared by heads.
     """
-    length, batch, width = query.shape
-
-    def heads(projected: Tensor) -> Tensor:  # (B, heads, T, d / heads)
-        return projected.view(length, batch, attention.num_heads, -1).permute(1, 2, 0, 3)
-
-    q, k, v = (heads(p(query)) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
-    scores = full_precision(torch.matmul(q * attention.scaling, k.transpose(-1, -2)))
+    q = _heads(attention, attention.q_proj(query)) * attention.scaling
+    k = _heads(attention, attention.k_proj(query))
+    scores = full_precision(torch.matmul(q, k.transpose(-1, -2)))
     if padding is not None:
         scores = scores.masked_fill(padding.bool()[:, None, None, :], -math.inf)
-    weights = attention.dropout_module(masked_softmax(scores, mask[:, None])).to(v.dtype)
-    mixed = torch.matmul(weights, v).permute(2, 0, 1, 3).reshape(length, batch, width)
+    return masked_softmax(scores, mask[:, None])
+
+
+def masked_attention(
+    attention: nn.Module, query: Tensor, padding: Optional[Tensor], mask: Tensor
+) -> Tensor:
+    """The (T, B, d) output of that self-attention; arguments as for :func:`attention_weights`."""
+    v = _heads(attention, attention.v_proj(query))
+    weights = attention.dropout_module(attention_weights(attention, query, padding, mask)).to(v.dtype)
+    mixed = torch.matmul(weights, v).permute(2, 0, 1, 3).reshape(query.shape)
     return attention.out_proj(mixed)
 
 
