@@ -25,9 +25,14 @@ def real_data():
     return Path(folder)
 
 
-@pytest.fixture
-def float64(monkeypatch):
-    """fairseq computes losses in float32 by name; here ``.float()`` and friends mean float64."""
+def use_float64(monkeypatch):
+    """fairseq computes losses in float32 by name; make ``.float()`` and friends mean float64."""
     stock = torch.nn.functional.log_softmax
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(torch.nn.functional, "log_softmax", lambda x, dim, dtype=None: stock(x, dim=dim))
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """The whole test in float64."""
+    use_float64(monkeypatch)

@@ -6,7 +6,9 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from conftest import use_float64
 from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
+from processes import run_two_workers
 
 import adv_plugins.models.asa_roberta as asa_roberta
 from adv_plugins.models.asa_roberta import AsaRobertaModel
@@ -72,31 +74,26 @@ def test_gradients_of_parts_add_up(float64, monkeypatch, name, kind):
     tiny.assert_same_gradients(tiny.gradients(model), whole)
 
 
-def worker(rank, name, kind, port, queue, counted):
-    """One of two processes: two sentences, or one; sends the reduced gradients of rank 0."""
+def worker(rank, port, name, kind, counted):
+    """One of two workers: two sentences, or one. Returns the reduced gradients and their number."""
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
+    reductions = []
     with pytest.MonkeyPatch.context() as monkeypatch:
+        use_float64(monkeypatch)
         criterion, model = make(name, kind, monkeypatch)
-        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-        stock = torch.nn.functional.log_softmax
-        monkeypatch.setattr(
-            torch.nn.functional, "log_softmax", lambda x, dim, dtype=None: stock(x, dim=dim)
-        )
-        wrapped = ModuleProxyWrapper(LegacyDistributedDataParallel(model, dist.group.WORLD))
         if counted:
-            wrapped = ModuleProxyWrapper(
-                torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-            )
-            reductions = []
-            wrapped.module.register_comm_hook(reductions, _count)
+            wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+            wrapped.register_comm_hook(reductions, _count)
+        else:
+            wrapped = LegacyDistributedDataParallel(model, dist.group.WORLD)
+        wrapped = ModuleProxyWrapper(wrapped)
         rows = (slice(0, 2), slice(2, 3))[rank]
         criterion(wrapped, part(tiny.sample(kind), rows))[0].backward()
         if not counted:
             wrapped.all_reduce_grads()
-    if rank == 0:
-        elements = sum(reductions) if counted else None
-        queue.put(({n: g.numpy() for n, g in tiny.gradients(model).items()}, elements))
     dist.destroy_process_group()
+    # DDP averages over the workers.
+    return {n: 2 * g.numpy() for n, g in tiny.gradients(model).items()}, sum(reductions)
 
 
 def _count(reductions, bucket):
@@ -106,40 +103,34 @@ def _count(reductions, bucket):
     return work.then(lambda future: future.value()[0])
 
 
-def reduced(name, kind, counted=False):
-    """Gradients after the reduction over two processes, and how many numbers were reduced."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    processes = [
-        context.Process(target=worker, args=(rank, name, kind, port, queue, counted))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    gradients, elements = queue.get()
-    return {key: 2 * torch.from_numpy(value) for key, value in gradients.items()}, elements
-
-
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ddp", ["legacy_ddp", "pytorch_ddp, unused parameters"])
 def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp):
-    """On an uneven split; DDP averages, so twice its result. It reduces once, whatever K."""
+    """On an uneven split. It reduces once, whatever K."""
     kind = "multiple-choice"
     counted = ddp != "legacy_ddp"
-    ours, elements = reduced(name, kind, counted)
+    found, _ = run_two_workers(worker, name, kind, counted)
+    assert not isinstance(found, str), found
+    gradients, elements = found
     criterion, model = make(name, kind, monkeypatch)
     criterion(model, tiny.sample(kind))[0].backward()
+    ours = {key: torch.from_numpy(value) for key, value in gradients.items()}
     tiny.assert_same_gradients(ours, tiny.gradients(model))
     if counted:
         assert elements == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["rat_criterion", "freelb_criterion"])
+def test_what_torchs_ddp_cannot_follow_is_refused(name):
+    model = tiny.model("classification", encoder_layerdrop=0.5)
+
+    class Ddp(torch.nn.parallel.DistributedDataParallel):
+        def __init__(self, module):
+            torch.nn.Module.__init__(self)
+            self.module = module
+
+    with pytest.raises(ValueError, match="--ddp-backend legacy_ddp"):
+        tiny.criterion(name, "classification")(Ddp(model), tiny.sample("classification"))
 
 
 @pytest.mark.parametrize("name", METHODS)

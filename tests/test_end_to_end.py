@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import training
+from processes import run_two_workers
 
 
 def script(name):
@@ -63,19 +63,6 @@ def worker(rank, port, arguments):
     training.train(*arguments)
 
 
-def train_with_two_workers(*arguments):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")
-    processes = [context.Process(target=worker, args=(rank, port, arguments)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
 @pytest.mark.parametrize("criterion", ["rat", "freelb", "rapt", "asa"])
 def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
     """Five batches, so one worker has none in the last update; unused parameters included.
@@ -91,7 +78,7 @@ def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
         flags += ["--noise-max-layer", "2"]
     distributed = "--distributed-backend gloo --ddp-backend legacy_ddp --find-unused-parameters"
     arguments = (data, tmp_path / "two", kind, f"{criterion}_criterion", *flags, *distributed.split())
-    train_with_two_workers(*arguments)
+    assert run_two_workers(worker, arguments) == [None, None]
     two = torch.load(tmp_path / "two" / "checkpoint_last.pt")
     assert all(torch.isfinite(value).all() for value in two["model"].values())
     assert two["optimizer_history"][-1]["num_updates"] == 3
