@@ -134,9 +134,10 @@ def main() -> None:
         for seed in arguments.seeds
     ]
     waiting = [run for run in every if not (run.save_dir / runs.RESULT).exists()]
+    say(f"the first command, {every[0].name}:\n{shlex.join(every[0].command)}")
     for method in arguments.methods:
-        command = next(run.command for run in every if run.facts["method"] == method)
-        say(f"{method}: {shlex.join(command)}")
+        own = recipes.get_recipe("demo", method).flags
+        say(f"{method}: --criterion {recipes.CRITERIONS[method]} {own}")
     say(f"training {len(waiting)} models, {arguments.jobs} at a time")
 
     def report(run: runs.Run, numbers: dict[str, float]) -> None:
