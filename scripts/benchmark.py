@@ -3,9 +3,9 @@
     python scripts/benchmark.py --arch roberta_base --batch-size 8 --length 128
 
 Every update goes through fairseq's own Trainer (task.train_step, backward, clipping, optimizer). FLOPs
-are counted (torch's counter: exact, the same on every machine); passes are counted at the first and the
-last layer; wall time is the median of --repeats updates, the methods taking turns; peak memory is the
-allocator's above what lies there before the update.
+are counted (torch's counter: exact, the same on every machine); wall time is the median over --repeats
+rounds in which the methods take turns; peak memory is what the allocator holds beyond the model and
+the optimizer's state.
 """
 
 from __future__ import annotations

@@ -99,3 +99,13 @@ def test_the_demo_ends_with_its_table(tmp_path):
         assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
         assert trained in done.stdout and "tensorboard --logdir" in done.stdout
         assert [line.split()[0] for line in done.stdout.splitlines() if line[:5] in ("plain", "rapt ")]
+
+
+def test_the_benchmark_counts_what_the_method_costs(tmp_path):
+    report = tmp_path / "report.json"
+    request = "--layers 1 --batch-size 2 --length 8 --repeats 1 --methods plain freelb-3"
+    command = [sys.executable, str(training.ROOT / "scripts" / "benchmark.py"), *request.split()]
+    done = subprocess.run([*command, "--json", str(report)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ratios = json.loads(report.read_text())["methods"]["freelb-3"]["ratios"]
+    assert ratios["flops"] == pytest.approx(3, rel=0.01) and ratios["time"] > 1
