@@ -75,7 +75,10 @@ def test_gradients_of_parts_add_up(float64, monkeypatch, name, kind):
 
 
 def worker(rank, port, name, kind, counted):
-    """One of two workers: two sentences, or one. Returns the reduced gradients and their number."""
+    """One of two workers: two batches of a sentence (``--update-freq 2``), or one.
+
+    Returns the reduced gradients and how many numbers were reduced.
+    """
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
     reductions = []
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -87,8 +90,11 @@ def worker(rank, port, name, kind, counted):
         else:
             wrapped = LegacyDistributedDataParallel(model, dist.group.WORLD)
         wrapped = ModuleProxyWrapper(wrapped)
-        rows = (slice(0, 2), slice(2, 3))[rank]
-        criterion(wrapped, part(tiny.sample(kind), rows))[0].backward()
+        *early, last = ((slice(0, 1), slice(1, 2)), (slice(2, 3),))[rank]
+        for rows in early:
+            with wrapped.no_sync():
+                criterion(wrapped, part(tiny.sample(kind), rows))[0].backward()
+        criterion(wrapped, part(tiny.sample(kind), last))[0].backward()
         if not counted:
             wrapped.all_reduce_grads()
     dist.destroy_process_group()
@@ -106,7 +112,7 @@ def _count(reductions, bucket):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ddp", ["legacy_ddp", "pytorch_ddp, unused parameters"])
 def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp):
-    """On an uneven split. It reduces once, whatever K."""
+    """On an uneven split. It reduces once an update, whatever K and ``--update-freq``."""
     kind = "multiple-choice"
     counted = ddp != "legacy_ddp"
     found, _ = run_two_workers(worker, name, kind, counted)
