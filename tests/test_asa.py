@@ -435,3 +435,13 @@ def test_it_costs_two_passes_and_the_adversarys_own_layers():
     linear, scores = 2 * length * batch * width**2, 2 * batch * length**2 * width
     adversary = 2 * len(adversaries(built)) * (2 * linear) + len(adversaries(built)) * 3 * scores
     assert tiny.flops(asa, built, sample) == pytest.approx(2 * plain + adversary, rel=0.01)
+
+
+def test_attention_dropout_works_in_the_biased_pass(monkeypatch):
+    kind = "classification"
+    monkeypatch.setattr(asa_roberta, "logistic_noise", torch.zeros_like)
+    built, sample = model(kind, attention_dropout=0.5), tiny.sample(kind)
+    with torch.no_grad(), biased(built):
+        first, second = (tiny.logits_and_loss(kind, built, sample)[0] for _ in range(2))
+        evaluated = [tiny.logits_and_loss(kind, built.eval(), sample)[0] for _ in range(2)]
+    assert not torch.equal(first, second) and torch.equal(*evaluated)

@@ -292,6 +292,25 @@ def test_meters_and_weights():
     torch.testing.assert_close(log["perturbation_norm"], of_sentences, rtol=1e-5, atol=0)
 
 
+def test_the_gradient_norm_is_the_mean_losss_for_masked_lm_too():
+    """There the loss is divided by the masked tokens, and meters by the sentences."""
+    model, sample = tiny.model("masked-lm"), tiny.sample("masked-lm")
+    seen = []
+
+    def keep(module, args, output):
+        output.retain_grad()
+        seen.append(output)
+
+    with tiny.hooked(model.encoder.sentence_encoder.embed_tokens, keep):
+        tiny.logits_and_loss("masked-lm", model, sample)[1].backward()
+    ids = sample["net_input"]["src_tokens"]
+    rows = torch.zeros(ids.max() + 1, 8, dtype=torch.float64)
+    rows.index_add_(0, ids[ids.ne(1)], seen[0].grad[ids.ne(1)])
+    _, sample_size, log = criterion("masked-lm")(model, sample)
+    norm = log["embedding_gradient_norm"] / tiny.BATCH
+    torch.testing.assert_close(norm, rows.norm() / sample_size, rtol=1e-5, atol=0)
+
+
 def test_layerdrop_runs_the_passes_one_by_one():
     """Layers are dropped for a whole batch: passes in one batch would drop the same ones."""
     kind = "classification"
