@@ -9,7 +9,7 @@ import fairseq_compat
 fairseq_compat.check_versions()
 fairseq_compat.install()
 
-from adv_plugins import criterions, dead_weights, models, tasks  # noqa: E402, F401
+from adv_plugins import criterions, dead_weights, models, tasks, wordpiece  # noqa: E402, F401
 
 dead_weights.remove()
 

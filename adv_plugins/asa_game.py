@@ -84,7 +84,7 @@ def check_adversaries(model: nn.Module) -> None:
     if not adversaries(model):
         raise ValueError(
             f"ASA needs a model with adversaries, and {type(model).__name__} has none: "
-            "give --arch asa_roberta, asa_roberta_base or asa_roberta_large"
+            "give --arch asa_roberta, asa_roberta_base, asa_roberta_large or asa_bert_like"
         )
     if drops_layers(model):
         raise ValueError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")

@@ -26,6 +26,8 @@ fairseq_compat.install()
 
 from fairseq.data import Dictionary, indexed_dataset  # noqa: E402
 
+from adv_plugins.wordpiece import load_wordpiece, symbols_of  # noqa: E402
+
 Indices = NDArray[np.int64]
 
 END_OF_SENTENCE = Dictionary().eos()
@@ -33,7 +35,9 @@ END_OF_SENTENCE = Dictionary().eos()
 # What fairseq's dictionaries put first; a model's own copies of these are not listed again.
 SPECIAL_PIECES = frozenset({"<s>", "<pad>", "</s>", "<unk>"})
 # dict.txt needs a count; fairseq's SentencePiece recipes write this one for every piece.
-SENTENCEPIECE_COUNT = 100
+PIECE_COUNT = 100
+# No dictionary lists it: fairseq's tasks add it behind the others.
+MASK = "<mask>"
 
 
 class TextEncoder(Protocol):
@@ -79,8 +83,8 @@ class Gpt2Bpe:
 class SentencePiece:
     """A SentencePiece model: fairseq's `--bpe sentencepiece` with the model's pieces as dictionary.
 
-    The dictionary lists the pieces in the model's order, less the special ones that every fairseq
-    dictionary starts with.
+    The dictionary is dict.txt beside the model, as a checkpoint's folder has it; without one it
+    lists the pieces in the model's order, less the special ones that every dictionary starts with.
     """
 
     def __init__(self, model_path: str | Path) -> None:
@@ -92,10 +96,7 @@ class SentencePiece:
         pieces = [
             self._processor.id_to_piece(index) for index in range(self._processor.get_piece_size())
         ]
-        self.dictionary = Dictionary()
-        for piece in pieces:
-            if piece not in SPECIAL_PIECES:
-                self.dictionary.add_symbol(piece, n=SENTENCEPIECE_COUNT)
+        self.dictionary = dictionary_beside(Path(model_path).parent, pieces)
         self._table = _lookup_table(pieces, self.dictionary, str(model_path))
         # fairseq joins pieces by spaces and splits them again, which loses control characters
         # that count as white space.
@@ -106,6 +107,32 @@ class SentencePiece:
         batch = self._processor.encode(list(texts), out_type=int)
         found = [self._table[np.array(ids, dtype=np.int64)] for ids in batch]
         return [indices[indices >= 0] for indices in found]
+
+
+class WordPiece:
+    """WordPiece of BERT-like models, `--bpe wordpiece`, with its vocabulary as dictionary."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._tokenizer = load_wordpiece(folder)
+        symbols = symbols_of(self._tokenizer)
+        self.dictionary = dictionary_beside(Path(folder), symbols)
+        self._table = _lookup_table(symbols, self.dictionary, str(folder))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Indices]:
+        """Return dictionary indices, one array a text, without any special symbols."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [self._table[np.array(encoding.ids, dtype=np.int64)] for encoding in encodings]
+
+
+def dictionary_beside(folder: Path, symbols: Iterable[str]) -> Any:
+    """Load the folder's dict.txt; without one, return a dictionary of `symbols` in their order."""
+    if (folder / "dict.txt").is_file():
+        return Dictionary.load(str(folder / "dict.txt"))
+    dictionary = Dictionary()
+    for symbol in symbols:
+        if symbol not in SPECIAL_PIECES and symbol != MASK:
+            dictionary.add_symbol(symbol, n=PIECE_COUNT)
+    return dictionary
 
 
 def build_label_dictionary(labels: Iterable[str], *, possible: Iterable[str] = ()) -> Any:

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenizer_options import add_tokenizer_options, load_encoder
+
 if TYPE_CHECKING:
     from binarize import Indices, TextEncoder
 
@@ -46,11 +48,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="SHARE",
         help="of the documents, held out where there is no --valid (default: %(default)s)",
     )
-    encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument(
-        "--bpe-dir", type=Path, help="folder with GPT-2's encoder.json, vocab.bpe and dict.txt"
-    )
-    encoder.add_argument("--sentencepiece", type=Path, metavar="MODEL", help="or such a model")
+    add_tokenizer_options(parser)
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     return parser.parse_args(argv)
@@ -101,18 +99,6 @@ def encode(documents: Iterator[list[str]], encoder: TextEncoder) -> Iterator[Ind
         yield from encoder.encode_batch(batch)
 
 
-def load_encoder(arguments: argparse.Namespace) -> TextEncoder:
-    """Load the tokenizer; imports fairseq, which takes many seconds, so call it late."""
-    from binarize import Gpt2Bpe, SentencePiece
-
-    try:
-        if arguments.sentencepiece is not None:
-            return SentencePiece(arguments.sentencepiece)
-        return Gpt2Bpe(arguments.bpe_dir)
-    except ValueError as error:
-        raise TextError(str(error)) from error
-
-
 def check(arguments: argparse.Namespace) -> None:
     """Find every fault that can be found before writing.
 
@@ -135,7 +121,10 @@ def check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> Path:
     """Write the folder beside its place, then move it there."""
     check(arguments)
-    encoder = load_encoder(arguments)
+    try:
+        encoder = load_encoder(arguments)
+    except ValueError as error:
+        raise TextError(str(error)) from error
     from binarize import write_split
 
     target = arguments.out_dir

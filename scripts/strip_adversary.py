@@ -21,7 +21,8 @@ import fairseq_compat
 
 fairseq_compat.install()
 
-ARCHITECTURE = "asa_roberta"  # the start of the names of all architectures with an adversary
+# The starts of the names of all architectures with an adversary.
+ARCHITECTURES = ("asa_roberta", "asa_bert_like")
 
 
 class StripError(ValueError):
@@ -33,7 +34,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="a checkpoint of an asa_roberta architecture")
+    parser.add_argument("source", type=Path, help="a checkpoint of an asa_* architecture")
     parser.add_argument("target", type=Path, help="the file to write, which must not exist")
     return parser.parse_args(argv)
 
@@ -83,7 +84,7 @@ def plain_options(options: Any) -> Any:
         return options
     options = dict(options)
     for name in ("_name", "arch"):
-        if str(options.get(name)).startswith(ARCHITECTURE):
+        if str(options.get(name)).startswith(ARCHITECTURES):
             options[name] = options[name].removeprefix("asa_")
     if "user_dir" in options:
         options["user_dir"] = None
