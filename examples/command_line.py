@@ -17,20 +17,22 @@ def split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
-def make_parser(description: str | None, *, arch: str) -> argparse.ArgumentParser:
+def make_parser(description: str | None, *, arch: str = "roberta_large") -> argparse.ArgumentParser:
     """A parser with the options of every runner."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument(
-        "--checkpoint", type=Path, help="pre-trained weights, such as roberta.large/model.pt"
+        "--checkpoint", type=Path, help="pre-trained weights: fairseq's, or of convert_from_hf.py"
     )
     start.add_argument(
         "--from-scratch", action="store_true", help="train from random weights, knowingly"
     )
-    parser.add_argument("--arch", default=arch, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument(
+        "--arch",
+        help=f"(default: what lies beside a converted checkpoint, else {arch})",
+    )
     parser.add_argument(
         "--bpe-dir",
         type=Path,
@@ -45,19 +47,6 @@ def make_parser(description: str | None, *, arch: str) -> argparse.ArgumentParse
     )
     parser.add_argument("--print-only", action="store_true", help="print the command, run nothing")
     return parser
-
-
-def check_checkpoint(path: Path | None) -> None:
-    """Stop before anything else when the checkpoint to start from does not exist.
-
-    Raises:
-        RecipeError: saying where to get one.
-    """
-    if path is not None and not path.is_file():
-        raise recipes.RecipeError(
-            f"{path}: no such checkpoint (--checkpoint); scripts/download.py fetches roberta.base "
-            "and roberta.large, and --from-scratch trains without one"
-        )
 
 
 def choose_precision(asked: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -12,13 +13,21 @@ from pathlib import Path
 EXAMPLES = Path(__file__).resolve().parent
 USER_DIR = EXAMPLES.parent / "adv_plugins"
 
-CRITERIONS = {
-    "plain": "sentence_prediction",
+METHODS = {
+    "plain": None,  # the task's own
     "rat": "rat_criterion",
     "freelb": "freelb_criterion",
     "rapt": "rapt_criterion",
     "asa": "asa_criterion",
 }
+# fairseq's tasks, the criterion that belongs to each, and whether it knows pairs of sentences.
+TASK_CRITERIONS = {
+    "sentence_prediction": "sentence_prediction",
+    "sentence_ranking": "sentence_ranking",
+    "commonsense_qa": "sentence_ranking",
+    "token_classification": "token_classification",
+}
+TASKS_WITH_SEPARATOR = ("sentence_prediction", "sentence_ranking")
 PRECISION_FLAGS = {
     "fp32": [],
     "fp16": "--fp16 --fp16-init-scale 4 --threshold-loss-scale 1 --fp16-scale-window 128".split(),
@@ -26,8 +35,7 @@ PRECISION_FLAGS = {
 }
 # What every recipe shares: fairseq's published way to fine-tune RoBERTa.
 FINE_TUNING_FLAGS = shlex.split(
-    "--task sentence_prediction --init-token 0 --separator-token 2 --max-positions 512 "
-    "--dropout 0.1 --attention-dropout 0.1 --weight-decay 0.1 "
+    "--init-token 0 --max-positions 512 --dropout 0.1 --attention-dropout 0.1 --weight-decay 0.1 "
     "--optimizer adam --adam-betas '(0.9, 0.98)' --adam-eps 1e-06 --clip-norm 0.0 "
     "--lr-scheduler polynomial_decay --max-tokens 4400 --required-batch-size-multiple 1 "
     "--maximize-best-checkpoint-metric --no-epoch-checkpoints --find-unused-parameters "
@@ -37,6 +45,51 @@ FINE_TUNING_FLAGS = shlex.split(
 
 class RecipeError(ValueError):
     """What the user asked for cannot be run; the message names the option to change."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    flags: the architecture; checkpoint: None trains from random weights; separators: how many
+    end-of-sentence symbols lie between two sentences (RoBERTa 2, BERT 1).
+    """
+
+    flags: tuple[str, ...] = ("--arch", "roberta_large")
+    checkpoint: Path | None = None
+    separators: int = 2
+
+    @classmethod
+    def of(
+        cls, checkpoint: Path | None, arch: str | None = None, *, default: str = "roberta_large"
+    ) -> Start:
+        """A checkpoint with the architecture that its folder describes (``convert_from_hf.py``).
+
+        Args:
+            arch: for fairseq's own checkpoints, whose folders describe nothing.
+            default: that where None is given.
+
+        Raises:
+            RecipeError: the checkpoint does not exist, or its architecture is another one.
+        """
+        if checkpoint is not None and not checkpoint.is_file():
+            raise RecipeError(
+                f"{checkpoint}: no such checkpoint (--checkpoint); scripts/download.py fetches "
+                "roberta.base and roberta.large, scripts/convert_from_hf.py converts others, and "
+                "--from-scratch trains without one"
+            )
+        described = checkpoint.with_name("architecture.json") if checkpoint else None
+        if described is None or not described.is_file():
+            return cls(("--arch", arch or default), checkpoint)
+        facts = json.loads(described.read_text("utf-8"))
+        if arch not in (None, facts["flags"][1]):
+            raise RecipeError(f"--arch {arch}: {described} says {facts['flags'][1]}; leave --arch away")
+        return cls(tuple(facts["flags"]), checkpoint, facts["separators"])
+
+    def with_adversaries(self) -> tuple[str, ...]:
+        """The flags of the same architecture with ASA's adversaries."""
+        option, arch, *sizes = self.flags
+        return (option, arch if arch.startswith("asa_") else f"asa_{arch}", *sizes)
 
 
 @dataclass(frozen=True)
@@ -52,53 +105,59 @@ class Recipe:
     updates: str
     warmup: str
     flags: str
+    fairseq_task: str
     num_classes: str
     best: str
     task_flags: str
+    workers: int = 1  # that share an update: the batch is one worker's
+
+    @property
+    def criterion(self) -> str:
+        """The ``--criterion``."""
+        return METHODS[self.method] or TASK_CRITERIONS[self.fairseq_task]
 
     def command(
         self,
         data: Path,
         *,
-        arch: str,
+        start: Start,
         save_dir: Path,
         seed: int,
         precision: str = "fp32",
-        checkpoint: Path | None = None,
         extra: Sequence[str] = (),
     ) -> list[str]:
         """``fairseq-train`` and its arguments.
 
         Args:
             data: a folder made by the preprocessing.
-            arch: a RoBERTa; for ASA the one with adversaries is taken.
-            checkpoint: weights to start from; None trains from random ones.
+            start: architecture and weights; for ASA the one with adversaries is taken.
             extra: flags of the user, which win over the recipe's.
         """
         updates, warmup = self.updates, self.warmup
         if updates == "-":
-            updates = str(math.ceil(count_rows(data) / int(self.batch)) * int(self.epochs))
+            batch = int(self.batch) * self.workers
+            updates = str(math.ceil(count_rows(data) / batch) * int(self.epochs))
         if "." in warmup:
             warmup = str(math.ceil(float(warmup) * int(updates)))
-        if self.method == "asa" and not arch.startswith("asa_"):
-            arch = f"asa_{arch}"  # the same model, with adversaries
+        pairs = self.fairseq_task in TASKS_WITH_SEPARATOR and start.separators == 2
         return [
             "fairseq-train",
             str(data),
             *("--user-dir", str(USER_DIR)),
-            *("--arch", arch),
+            *("--task", self.fairseq_task, "--num-classes", self.num_classes),
             *FINE_TUNING_FLAGS,
-            *("--num-classes", self.num_classes),
+            *(("--separator-token", "2") if pairs else ()),
+            *(start.with_adversaries() if self.method == "asa" else start.flags),
             *("--best-checkpoint-metric", self.best),
             *shlex.split(self.task_flags),
-            *("--criterion", CRITERIONS[self.method]),
+            *("--criterion", self.criterion),
             *("--lr", self.lr, "--batch-size", self.batch, "--max-epoch", self.epochs),
             *("--total-num-update", updates, "--max-update", updates),
             *("--warmup-updates", warmup),
             *shlex.split(self.flags),
             *("--seed", str(seed), "--save-dir", str(save_dir)),
             *PRECISION_FLAGS[precision],
-            *(("--finetune-from-model", str(checkpoint)) if checkpoint else ()),
+            *(("--finetune-from-model", str(start.checkpoint)) if start.checkpoint else ()),
             *extra,
         ]
 
@@ -115,7 +174,7 @@ def load_recipes() -> dict[tuple[str, str], Recipe]:
     recipes = {}
     for row in read_table(EXAMPLES / "recipes.tsv"):
         task = tasks[row["task"]]
-        facts = {"num_classes": task["num_classes"], "best": task["best"]}
+        facts = {name: task[name] for name in ("fairseq_task", "num_classes", "best")}
         recipe = Recipe(**row, **facts, task_flags=task["flags"] or "")
         recipes[recipe.task, recipe.method] = recipe
     return recipes
@@ -138,12 +197,15 @@ def get_recipe(task: str, method: str) -> Recipe:
 
 
 def count_rows(data: Path) -> int:
-    """How many training examples a preprocessed folder holds, from its index file's header.
+    """How many training examples a preprocessed folder holds.
 
     Raises:
         RecipeError: the folder has no training data.
     """
-    index = data / "input0" / "train.idx"
+    raw, index = data / "train.jsonl", data / "input0" / "train.idx"
+    if raw.is_file():  # commonsense_qa, which reads the official files
+        with raw.open("rb") as file:
+            return sum(1 for line in file if line.strip())
     if not index.is_file():
         raise RecipeError(f"{index}: no such file, so {data} is no preprocessed training data")
     with index.open("rb") as file:

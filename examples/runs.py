@@ -17,6 +17,7 @@ from typing import Any
 
 PACKAGES = ("fairseq", "torch", "numpy", "hydra-core", "omegaconf", "adv_plugins")
 RESULT = "result.json"
+FAILURE = "failure.json"
 LOG = "train.log"
 
 
@@ -127,12 +128,20 @@ def run_in_foreground(command: Sequence[str], log: Path) -> int:
 
 
 def run_in_background(
-    runs: Sequence[Run], *, jobs: int, report: Callable[[Run, dict[str, float]], None]
+    runs: Sequence[Run],
+    *,
+    jobs: int,
+    report: Callable[[Run, dict[str, float]], None],
+    finished: Callable[[Run, dict[str, Any]], None] | None = None,
 ) -> None:
     """Train ``runs``, ``jobs`` at a time, each in a process of its own; report every validation.
 
     A server process imports fairseq once and forks for every run, which saves its start-up. Output
-    goes to the log.
+    goes to the log. Several GPUs are used in turn, one a run.
+
+    Args:
+        finished: called with the result of each run, also of one that failed; without it, a failure
+            stops everything.
 
     Raises:
         RuntimeError: a run failed; the message holds the end of its log.
@@ -144,38 +153,69 @@ def run_in_background(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runs_preload"])
     waiting, active = list(runs), []
+    slots = list(range(jobs))
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
                 run.save_dir.mkdir(parents=True, exist_ok=True)
-                process = context.Process(target=_train, args=(run.command, str(run.log)))
+                slot = slots.pop(0)
+                process = context.Process(target=_train, args=(run.command, str(run.log), slot))
                 process.start()
-                active.append((run, process, time.monotonic(), [0]))
+                active.append((run, process, time.monotonic(), [0], slot))
             time.sleep(0.5)
             for item in list(active):
-                run, process, began, seen = item
+                run, process, began, seen, slot = item
                 alive = process.is_alive()
                 for numbers in run.validations()[seen[0] :]:
                     seen[0] += 1
                     report(run, numbers)
                 if not alive:
                     active.remove(item)
-                    if process.exitcode:
-                        tail = "\n".join(run.log.read_text("utf-8").splitlines()[-20:])
-                        raise RuntimeError(f"{run.name} failed; the end of {run.log}:\n{tail}")
-                    write_result(run, seconds=time.monotonic() - began)
+                    slots.append(slot)
+                    seconds = time.monotonic() - began
+                    if process.exitcode or not run.validations():
+                        result = write_failure(run, process.exitcode, seconds=seconds)
+                        if finished is None:
+                            raise RuntimeError(
+                                f"{run.name} failed; the end of {run.log}:\n{result['failure']}"
+                            )
+                    else:
+                        result = write_result(run, seconds=seconds)
+                    if finished is not None:
+                        finished(run, result)
     finally:
         for _, process, *_ in active:
             process.terminate()
 
 
-def _train(command: list[str], log: str) -> None:
+def write_failure(run: Run, exit_code: int | None, *, seconds: float) -> dict[str, Any]:
+    """Write down that a run failed, and how; returns it."""
+    lines = run.log.read_text("utf-8", errors="replace").splitlines() if run.log.is_file() else []
+    result = {
+        **run.facts,
+        "metric": run.best,
+        "exit_code": exit_code,
+        "failure": "\n".join(line[:500] for line in lines[-20:]),
+        "seconds": round(seconds, 1),
+        "command": run.command,
+    }
+    (run.save_dir / FAILURE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _train(command: list[str], log: str, slot: int) -> None:
     """What the ``fairseq-train`` script does, with its output in a file."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # A former attempt's log would be read as this one's.
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = command
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        torch.cuda.set_device(slot % gpus)
     from fairseq_cli.train import cli_main
 
     cli_main()

@@ -25,7 +25,7 @@ from demo.grammar import examples  # noqa: E402
 SPLITS = {"train": (2000, 1, 0.15), "valid": (1000, 2, 0.0)}  # examples, seed, label noise
 VOCABULARY = 400
 # A RoBERTa small enough for a laptop's CPU, trained from random weights.
-ARCH = "roberta"
+START = recipes.Start(("--arch", "roberta"))
 MODEL_FLAGS = shlex.split(
     "--encoder-layers 2 --encoder-embed-dim 64 --encoder-ffn-embed-dim 128 "
     "--encoder-attention-heads 4 --max-positions 64 --pooler-dropout 0.1 --cpu --num-workers 0"
@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out-dir", type=Path, default=Path("demo-out"))
-    parser.add_argument("--methods", nargs="+", default=list(recipes.CRITERIONS))
+    parser.add_argument("--methods", nargs="+", default=list(recipes.METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, help="(default: the recipes')")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
@@ -88,7 +88,7 @@ def make_run(data: Path, out_dir: Path, method: str, seed: int, epochs: int | No
     save_dir = out_dir / method / f"seed{seed}"
     command = recipe.command(
         data,
-        arch=ARCH,
+        start=START,
         save_dir=save_dir,
         seed=seed,
         extra=[
@@ -136,8 +136,8 @@ def main() -> None:
     waiting = [run for run in every if not (run.save_dir / runs.RESULT).exists()]
     say(f"the first command, {every[0].name}:\n{shlex.join(every[0].command)}")
     for method in arguments.methods:
-        own = recipes.get_recipe("demo", method).flags
-        say(f"{method}: --criterion {recipes.CRITERIONS[method]} {own}")
+        recipe = recipes.get_recipe("demo", method)
+        say(f"{method}: --criterion {recipe.criterion} {recipe.flags}")
     say(f"training {len(waiting)} models, {arguments.jobs} at a time")
 
     def report(run: runs.Run, numbers: dict[str, float]) -> None:

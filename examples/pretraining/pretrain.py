@@ -19,7 +19,6 @@ sys.path[:0] = [str(EXAMPLES), str(EXAMPLES.parent / "scripts")]
 import recipes  # noqa: E402
 import runs  # noqa: E402
 from command_line import (  # noqa: E402
-    check_checkpoint,
     choose_precision,
     make_parser,
     show,
@@ -46,7 +45,8 @@ PRE_TRAINING_FLAGS = shlex.split(
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what follows ``--`` is for fairseq-train."""
     own, extra = split_at_dashes(argv)
-    parser = make_parser(__doc__, arch="asa_roberta_base")
+    parser = make_parser(__doc__, arch="roberta_base")
+    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--data-bin",
         type=Path,
@@ -108,7 +108,7 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
     Raises:
         ValueError: naming the option to change.
     """
-    check_checkpoint(arguments.checkpoint)
+    start = recipes.Start.of(arguments.checkpoint, arguments.arch, default="roberta_base")
     import torch
 
     gpus = max(1, torch.cuda.device_count())
@@ -122,8 +122,8 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
         "fairseq-train",
         str(arguments.data_bin),
         *("--user-dir", str(recipes.USER_DIR)),
-        *("--arch", arguments.arch),
         *PRE_TRAINING_FLAGS,
+        *start.with_adversaries(),
         *("--batch-size", str(arguments.batch), "--update-freq", str(accumulation)),
         *("--seed", str(arguments.seed), "--save-dir", str(arguments.save_dir)),
         *("--tensorboard-logdir", str(arguments.save_dir / "tensorboard")),

@@ -1,0 +1,93 @@
+"""A task's preprocessed folder: found, or made from the official files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import recipes
+
+sys.path.append(str(recipes.EXAMPLES.parent / "scripts"))
+
+GLUE = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--data-bin",
+        type=Path,
+        default=Path("data-bin"),
+        help="holds TASK-bin, or gets it from --data-dir (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        "--glue-dir",
+        type=Path,
+        help="the official files: TASK/train.tsv and so on",
+    )
+
+
+def tokenizer_options(arguments: argparse.Namespace) -> list[str]:
+    """The tokenizer that belongs to the checkpoint: what lies beside it, else GPT-2's BPE."""
+    from tokenizer_options import options_of_checkpoint
+
+    beside = options_of_checkpoint(arguments.checkpoint.parent) if arguments.checkpoint else []
+    return beside or ["--bpe-dir", str(arguments.bpe_dir)]
+
+
+def prepare_data(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Path:
+    """The task's preprocessed folder, made from --data-dir if it is not there yet.
+
+    Raises:
+        ValueError: it is not there and cannot be made, or was made with another tokenizer.
+    """
+    data = Path(arguments.data_bin) / f"{recipe.task}-bin"
+    if data.is_dir():
+        check_dictionary(data, arguments.checkpoint)
+        return data
+    if arguments.data_dir is None:
+        raise recipes.RecipeError(
+            f"{data}: no such folder; give --data-bin with the preprocessed data, or --data-dir "
+            "with the official files to make it from"
+        )
+    request = [*tokenizer_options(arguments), f"--out-dir={arguments.data_bin}", "--task", recipe.task]
+    if recipe.task in GLUE:
+        import preprocess_glue
+
+        preprocess_glue.run(
+            preprocess_glue.parse_arguments([f"--glue-dir={arguments.data_dir}", *request])
+        )
+    else:
+        import preprocess_task
+
+        preprocess_task.run(
+            preprocess_task.parse_arguments([f"--data-dir={arguments.data_dir}", *request])
+        )
+    return data
+
+
+def check_dictionary(data: Path, checkpoint: Path | None) -> None:
+    """Refuse data whose words are numbered otherwise than the checkpoint's.
+
+    Raises:
+        RecipeError: naming both dictionaries.
+    """
+    ours = next(
+        (path for path in (data / "input0" / "dict.txt", data / "dict.txt") if path.is_file()), None
+    )
+    theirs = checkpoint.with_name("dict.txt") if checkpoint else None
+    if ours is None or theirs is None or not theirs.is_file():
+        return
+    if symbols(ours) != symbols(theirs):
+        raise recipes.RecipeError(
+            f"{ours} and {theirs} differ: the data was preprocessed for another model; choose another "
+            "--data-bin"
+        )
+
+
+def symbols(path: Path) -> list[str]:
+    """The symbols of a dict.txt, without their counts."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [line.rpartition(" ")[0] for line in file]
