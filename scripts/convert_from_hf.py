@@ -126,8 +126,15 @@ def positions(weights: dict[str, Any], table: Any, config: dict[str, Any]) -> An
     return table
 
 
-def build_checkpoint(flags: Sequence[str], weights: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A fairseq checkpoint of a masked LM; what the weights lack stays as fairseq initialises it."""
+def build_checkpoint(
+    flags: Sequence[str], weights: dict[str, Any] | None, folder: Path
+) -> dict[str, Any]:
+    """A fairseq checkpoint of a masked LM.
+
+    Args:
+        flags: of the architecture; folder: holds dict.txt.
+        weights: a masked-LM head that they lack, or all if None, is as fairseq initialises it.
+    """
     import torch
     from fairseq import options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -141,6 +148,8 @@ def build_checkpoint(flags: Sequence[str], weights: dict[str, Any], folder: Path
     torch.manual_seed(1)
     model = tasks.setup_task(cfg.task).build_model(cfg.model)
     state = model.state_dict()
+    if weights is None:
+        weights = dict(state)
     for name, value in weights.items():
         if name not in state or state[name].shape != value.shape:
             raise ConversionError(

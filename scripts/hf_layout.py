@@ -83,7 +83,9 @@ WORDS = f"{ENCODER}embed_tokens.weight"
 # Weights whose rows belong to words.
 BY_WORD = (WORDS, f"{LM_HEAD}weight", f"{LM_HEAD}bias")
 # What has no place in fairseq's model: the pooler belongs to the next-sentence task, or to a head.
-LEFT_OUT = re.compile(r"pooler\.|.*position_ids$|cls\.seq_relationship|.*decoder\.bias$|classifier\.|.*beta$")
+LEFT_OUT = re.compile(
+    r"pooler\.|.*position_ids$|cls\.seq_relationship|.*decoder\.bias$|classifier\.|.*beta$"
+)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -150,7 +152,9 @@ def fairseq_name(name: str, config: Mapping[str, Any]) -> str | None:
         ConversionError: the weight is unknown.
     """
     # checkpoints of the first years
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
     below = name.removeprefix(family_of(config).prefix)
     head = BERT_LM_HEAD if is_bert(config) else ROBERTA_LM_HEAD
     for theirs, ours in {**EMBEDDINGS, **head}.items():
@@ -228,11 +232,15 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> list[str]:
     symbols = reader[family_of(config).tokenizer](folder, config)
     rows = int(config["vocab_size"])
     if len(symbols) > rows:
-        raise ConversionError(f"{folder}: {len(symbols)} tokens, but the model has {rows} word embeddings")
+        raise ConversionError(
+            f"{folder}: {len(symbols)} tokens, but the model has {rows} word embeddings"
+        )
     symbols += [MAKE_UP.format(row) for row in range(len(symbols), rows)]
     missing = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"} - set(symbols)
     if missing or len(set(symbols)) != len(symbols):
-        raise ConversionError(f"{folder}: the vocabulary lacks or repeats special tokens {sorted(missing)}")
+        raise ConversionError(
+            f"{folder}: the vocabulary lacks or repeats special tokens {sorted(missing)}"
+        )
     return symbols
 
 

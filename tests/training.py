@@ -32,11 +32,14 @@ KIND_FLAGS = {
 }
 
 
-def write_data(folder, kind, sizes=(18, 10)):
-    """Random sentences of ``kind`` in fairseq's binary form; returns the folder."""
+def write_data(folder, kind, sizes=(18, 10), words=None):
+    """Random sentences of ``kind`` in fairseq's binary form; returns the folder.
+
+    ``words``: a dict.txt to use instead of one of our own.
+    """
     random = np.random.default_rng(1)
-    words = Dictionary()
-    for index in range(WORDS):
+    words = Dictionary.load(str(words)) if words else Dictionary()
+    for index in range(WORDS if len(words) == words.nspecial else 0):
         words.add_symbol(f"w{index}")
     first = words.nspecial
     inputs = (
@@ -75,17 +78,22 @@ def parse(arguments):
 
 def train(data, save_dir, kind, criterion, *flags, arch="asa_roberta", optimizer=ADAM):
     """fairseq-train in this process; returns the last checkpoint's state."""
+    line = f"{data} --save-dir {save_dir} --arch {arch} --criterion {criterion}"
+    line = f"{line} {TINY} {KIND_FLAGS[kind]} {optimizer}"
+    run([*line.split(), *flags])
+    return checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))
+
+
+def run(arguments):
+    """fairseq-train with these arguments (a list), in this process."""
     metrics.reset()
     if hasattr(checkpoint_utils.save_checkpoint, "best"):
         del checkpoint_utils.save_checkpoint.best
-    line = f"{data} --save-dir {save_dir} --arch {arch} --criterion {criterion}"
-    line = f"{line} {TINY} {KIND_FLAGS[kind]} {optimizer}"
-    cfg = parse([*line.split(), *flags])
+    cfg = parse(arguments)
     with contextlib.ExitStack() as stack:
         # fairseq leaves the global random state as its last update left it.
         stack.callback(torch.set_rng_state, torch.get_rng_state())
         distributed_utils.call_main(cfg, fairseq_cli.train.main)
-    return checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))
 
 
 def logged(caplog, name):
