@@ -28,7 +28,7 @@ import recipes
 import runs
 from command_line import choose_precision, make_parser, show, split_at_dashes
 from subset import make_subset
-from task_data import add_data_options, prepare_data
+from task_data import add_data_options, flags_for_raw_text, prepare_data
 
 SEARCH_SEED = 1000  # none of the comparison's
 # Runs must not depend on one another's place; one validation, at the end; nothing to resume from.
@@ -85,6 +85,7 @@ class Comparison:
         self.precision = choose_precision(arguments.precision)
         self.folder = arguments.out_dir.resolve() / task
         whole = prepare_data(arguments, self.recipes["plain"])
+        self.raw_text_flags = flags_for_raw_text(arguments, self.recipes["plain"])
         rows, share = arguments.train_rows, arguments.held_out
         suffix = f"{rows or 'all'}-rows"
         self.search_data = make_subset(
@@ -116,7 +117,7 @@ class Comparison:
             save_dir=folder,
             seed=seed,
             precision=self.precision,
-            extra=[*RUN_FLAGS, *once, *arguments.extra],
+            extra=[*RUN_FLAGS, *once, *self.raw_text_flags, *arguments.extra],
         )
         facts = {"task": self.task, "method": method, "seed": seed, **fields}
         run = runs.Run(f"{self.task} {name}", command, folder, recipe.best, facts)

@@ -16,7 +16,7 @@ import launch
 import recipes
 import runs
 from command_line import choose_precision, make_parser, show, split_at_dashes
-from task_data import add_data_options, prepare_data
+from task_data import add_data_options, flags_for_raw_text, prepare_data
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -54,6 +54,7 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
                 f"{folder} holds a finished run already: choose another --save-dir or --seed"
             )
     data = prepare_data(arguments, recipe)
+    extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
     found = []
     for seed, folder in folders.items():
         command = recipe.command(
@@ -62,7 +63,7 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
             save_dir=folder,
             seed=seed,
             precision=choose_precision(arguments.precision),
-            extra=arguments.extra,
+            extra=extra,
         )
         facts = {"task": recipe.task, "method": recipe.method, "seed": seed}
         facts["source"] = recipe.source

@@ -37,6 +37,27 @@ def tokenizer_options(arguments: argparse.Namespace) -> list[str]:
     return beside or ["--bpe-dir", str(arguments.bpe_dir)]
 
 
+def flags_for_raw_text(arguments: argparse.Namespace, recipe: recipes.Recipe) -> list[str]:
+    """What commonsense_qa needs beside the data: it tokenises while it trains, with GPT-2's BPE.
+
+    Raises:
+        RecipeError: the checkpoint has another tokenizer.
+    """
+    if recipe.fairseq_task != "commonsense_qa":
+        return []
+    option, folder = tokenizer_options(arguments)
+    if option != "--bpe-dir":
+        raise recipes.RecipeError(
+            f"fairseq's commonsense_qa knows GPT-2's BPE only, the checkpoint needs {option}: "
+            f"take the task {recipe.task}-ranking"
+        )
+    files = {"--gpt2-encoder-json": "encoder.json", "--gpt2-vocab-bpe": "vocab.bpe"}
+    for name in files.values():
+        if not (Path(folder) / name).is_file():
+            raise recipes.RecipeError(f"{Path(folder) / name}: no such file (--bpe-dir)")
+    return [part for flag, name in files.items() for part in (flag, str(Path(folder) / name))]
+
+
 def prepare_data(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Path:
     """The task's preprocessed folder, made from --data-dir if it is not there yet.
 
