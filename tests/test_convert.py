@@ -329,7 +329,7 @@ def test_missing_files_and_existing_folders_are_named(converted, tmp_path):
         convert_from_hf.run(hf, ours)
     with pytest.raises(hf_layout.ConversionError, match="--layers 9: the model has 3"):
         convert_from_hf.run(hf, tmp_path / "x", layers=9)
-    with pytest.raises(hf_layout.ConversionError, match="config.json: no such file"):
+    with pytest.raises(hf_layout.ConversionError, match=r"config\.json: no such file"):
         convert_from_hf.run(tmp_path, tmp_path / "x")
     with pytest.raises(SystemExit, match="no such checkpoint"):
         convert_to_hf.main([str(tmp_path / "x.pt"), str(tmp_path / "y")])
