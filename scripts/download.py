@@ -27,6 +27,10 @@ from tqdm import tqdm
 
 FAIRSEQ_HOST = "https://dl.fbaipublicfiles.com"
 AMAZON_HOST = "https://s3.amazonaws.com"
+AI2_HOST = "https://ai2-public-datasets.s3.amazonaws.com"
+CLUE_HOST = "https://storage.googleapis.com"
+GITHUB_HOST = "https://raw.githubusercontent.com"
+STANFORD_HOST = "https://ai.stanford.edu"
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30
@@ -68,6 +72,28 @@ class Source:
 def _glue_archive(task: str, archive: str, valid: Sequence[str] = ("dev",)) -> tuple[Source, ...]:
     members = tuple(f"glue/{task}/{name}.tsv" for name in ("train", *valid))
     return (Source(f"/glue/data/{archive}.zip", f"glue/{archive}.zip", members=members),)
+
+
+def _from_github(folder: str, path: str, *names: str) -> tuple[Source, ...]:
+    """Files of a repository's folder."""
+    return tuple(Source(f"{path}/{name}", f"{folder}/{name}", host=GITHUB_HOST) for name in names)
+
+
+def _clue(task: str) -> tuple[Source, ...]:
+    members = tuple(f"{task}/{name}.json" for name in ("train", "dev", "test"))
+    archive = f"{task.lower()}_public.zip"
+    return (Source(f"/cluebenchmark/tasks/{archive}", f"{task}/{archive}", CLUE_HOST, members=members),)
+
+
+ARC = "ARC-V1-Feb2018-2"
+ARC_MEMBERS = tuple(
+    f"{ARC}/ARC-{level}/ARC-{level}-{split}.jsonl"
+    for level in ("Easy", "Challenge")
+    for split in ("Train", "Dev", "Test")
+)
+ANLI_MEMBERS = tuple(
+    f"anli_v1.0/R{number}/{split}.jsonl" for number in (1, 2, 3) for split in ("train", "dev")
+)
 
 
 def _checkpoint(name: str) -> tuple[Source, ...]:
@@ -132,6 +158,36 @@ PACKAGES: dict[str, tuple[Source, ...]] = {
     "glue/QNLI": _glue_archive("QNLI", "QNLIv2"),
     "glue/RTE": _glue_archive("RTE", "RTE"),
     "glue/WNLI": _glue_archive("WNLI", "WNLI"),
+    "ARC": (Source("/arc/ARC-V1-Feb2018.zip", "ARC.zip", AI2_HOST, members=ARC_MEMBERS),),
+    "ANLI": (Source("/anli/anli_v1.0.zip", "anli_v1.0.zip", members=ANLI_MEMBERS),),
+    "IMDB": (
+        Source(
+            "/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+            "aclImdb_v1.tar.gz",
+            STANFORD_HOST,
+            members=("aclImdb/README",),
+        ),
+    ),
+    "DREAM": _from_github("DREAM", "/nlpdata/dream/master/data", "train.json", "dev.json", "test.json"),
+    "HellaSwag": _from_github(
+        "HellaSwag",
+        "/rowanz/hellaswag/master/data",
+        *(f"hellaswag_{split}.jsonl" for split in ("train", "val", "test")),
+    ),
+    "WNUT-17": _from_github(
+        "WNUT-17",
+        "/leondz/emerging_entities_17/master",
+        *("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"),
+    ),
+    "WSC": (
+        Source(
+            "/glue/superglue/data/v2/WSC.zip",
+            "WSC.zip",
+            members=("WSC/train.jsonl", "WSC/val.jsonl", "WSC/test.jsonl"),
+        ),
+    ),
+    "TNEWS": _clue("TNEWS"),
+    "IFLYTEK": _clue("IFLYTEK"),
 }
 
 

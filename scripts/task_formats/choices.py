@@ -112,8 +112,16 @@ HELLASWAG_FILES = {
 }
 
 TASKS = (
-    Format("ARC-Easy", "ranking", _numbers(ARC_CHOICES), _arc("ARC-Easy")),
-    Format("ARC-Challenge", "ranking", _numbers(ARC_CHOICES), _arc("ARC-Challenge")),
+    *(
+        Format(
+            name,
+            "ranking",
+            _numbers(ARC_CHOICES),
+            _arc(name),
+            folders=(f"ARC-V1-Feb2018-2/{name}",),  # in the official archive
+        )
+        for name in ("ARC-Easy", "ARC-Challenge")
+    ),
     Format("DREAM", "ranking", _numbers(3), lambda f: read_files(f, DREAM_FILES, _dream)),
     Format("HellaSwag", "ranking", _numbers(4), lambda f: read_files(f, HELLASWAG_FILES, _hellaswag)),
     # fairseq's own task reads the official files and knows GPT-2's BPE only ...
@@ -129,6 +137,6 @@ TASKS = (
         "ranking",
         _numbers(5),
         lambda f: read_files(f, COMMONSENSE_FILES, _commonsense_qa),
-        folder="CommonsenseQA",
+        folders=("CommonsenseQA",),
     ),
 )

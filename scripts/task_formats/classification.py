@@ -171,7 +171,7 @@ TASKS = (
     Format("TNEWS", "classification", TNEWS, _clue(TNEWS)),
     Format("IFLYTEK", "classification", IFLYTEK, _clue(IFLYTEK)),
     Format("AG-News", "classification", AG_NEWS, _ag_news),
-    Format("IMDB", "classification", IMDB, _imdb),
-    Format("ANLI", "classification", ANLI, _anli),
+    Format("IMDB", "classification", IMDB, _imdb, folders=("aclImdb",)),
+    Format("ANLI", "classification", ANLI, _anli, folders=("anli_v1.0",)),
     Format("PAWS-QQP", "classification", ("0", "1"), _paws),
 )

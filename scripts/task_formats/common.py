@@ -31,7 +31,7 @@ class Format:
     kind: str
     labels: Sequence[str]
     read: Callable[[Path], Mapping[str, Split]]
-    folder: str = ""  # where it is not called like the task
+    folders: tuple[str, ...] = ()  # other names of its folder than the task's
     # Candidate -> row of the official file, by split, for tasks made of another task's rows.
     rows: Callable[[Path], Mapping[str, list[tuple[int, int]]]] | None = field(default=None)
 
@@ -41,10 +41,12 @@ class Format:
         Raises:
             TaskError: it does not exist.
         """
-        folder = data_dir / (self.folder or self.name)
-        if not folder.is_dir():
-            raise TaskError(f"{folder}: no such folder; --data-dir must hold it")
-        return folder
+        folders = [data_dir / name for name in (self.name, *self.folders)]
+        found = next((folder for folder in folders if folder.is_dir()), None)
+        if found is None:
+            names = " or ".join(map(str, folders))
+            raise TaskError(f"{names}: no such folder; --data-dir must hold it")
+        return found
 
 
 def first_file(folder: Path, *names: str) -> Path | None:
