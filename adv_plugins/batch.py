@@ -5,6 +5,9 @@ from typing import Any, Dict, List
 import torch
 from torch import Tensor
 
+# Token labelling: the target of a position without a label (specials, padding, word continuations).
+NO_LABEL = -100
+
 
 def source_tokens(sample: Dict[str, Any]) -> List[Tensor]:
     """The (B, T) token ids of each model call that a base criterion makes for ``sample``, in order.

@@ -1,7 +1,7 @@
-"""Tasks: what fairseq keeps outside of its package, and what keeps a criterion of ours out.
+"""Tasks: what fairseq lacks or keeps outside of its package, and what keeps a criterion of ours out.
 
-``commonsense_qa`` lives in fairseq's examples and only one ``--user-dir`` can be given, so it is
-registered here.
+Token labelling is ours. ``commonsense_qa`` lives in fairseq's examples and only one ``--user-dir``
+can be given, so it is registered here.
 """
 
 from typing import Any, Type
@@ -9,6 +9,8 @@ from typing import Any, Type
 from fairseq.examples.roberta.commonsense_qa.commonsense_qa_task import CommonsenseQATask
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
+
+from adv_plugins.tasks import token_classification  # noqa: F401
 
 
 def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
