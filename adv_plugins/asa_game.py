@@ -52,7 +52,7 @@ class AsaGame:
         with features(module) as biased_features, biased(module) as proportions:
             attacked = run_base(model, sample)
 
-        # One for each sentence, whatever the base divides its loss by (masked LM: masked tokens).
+        # One for each sentence, whatever the base divides its loss by (masked or labelled tokens).
         def per_sentence(total: Tensor) -> Tensor:
             return total * clean.sample_size / clean.logging["nsentences"]
 

@@ -1,6 +1,6 @@
 """Divergences between two sets of logits: pure functions, one number per row, then summed.
 
-Shapes: both logits are (N, C), N rows (sentences, questions or masked tokens) over C classes.
+Shapes: both logits are (N, C), N rows (sentences, questions, masked or labelled tokens) over C classes.
 Every function returns the SUM over the N rows as a scalar, so a weight on it means the same at
 every batch size (fairseq divides by the sample size later). Gradients flow through BOTH arguments.
 """

@@ -118,8 +118,9 @@ def transcription(kind, model, sample, monkeypatch, masks):
             attacked, _ = tiny.logits_and_loss(kind, model, sample)
     asa_loss = tiny.divergence("bi-kl", kind, clean, attacked)
     scale = 1.0
-    if kind == "masked-lm":
+    if kind in ("masked-lm", "token-classification"):
         scale = len(clean) / tiny.BATCH
+    if kind == "masked-lm":
         asa_loss = asa_loss + scale * tiny.divergence("bi-kl", kind, features[0], features[1])
     penalty = scale * sum(p.sum() for p in attack.proportions) / len(tokens)
     theta = task_loss + ALPHA * asa_loss

@@ -27,7 +27,8 @@ def transcription(kind, model, sample, *, layer, over, loss, masks):
     tokens = source_tokens(sample)
     calls = iter(range(len(tokens)))
     # Dropouts in order: one in the embeddings, three a layer, two in the classification head.
-    per_call = 1 + 3 * len(layers) + (0 if kind == "masked-lm" else 2)
+    of_head = {"masked-lm": 0, "token-classification": 1}.get(kind, 2)
+    per_call = 1 + 3 * len(layers) + of_head
 
     def add_noise(hidden):
         call = next(calls)

@@ -13,10 +13,14 @@ from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
 
 import adv_plugins  # noqa: F401
+from adv_plugins.batch import NO_LABEL
+from adv_plugins.models.token_head import register_token_head
+from adv_plugins.tasks.token_classification import TokenClassificationTask
 
 DROPOUT = 0.3
 BATCH, CLASSES, CHOICES, WORDS = 3, 4, 5, 30
-KINDS = ("classification", "regression", "multiple-choice", "masked-lm")
+KINDS = ("classification", "regression", "multiple-choice", "masked-lm", "token-classification")
+LABELS = ["O", "B-fox", "I-fox", "B-hen"]
 
 
 def dictionary():
@@ -29,7 +33,7 @@ def dictionary():
 
 
 class Task:
-    """Just enough of the four tasks: their type decides which base criterion is wrapped."""
+    """Just enough of the tasks: their type decides which base criterion is wrapped."""
 
     def __new__(cls, kind):
         stock = {
@@ -37,12 +41,17 @@ class Task:
             "regression": SentencePredictionTask,
             "multiple-choice": SentenceRankingTask,
             "masked-lm": MaskedLMTask,
+            "token-classification": TokenClassificationTask,
         }[kind]
         task = stock.__new__(stock)
         words = dictionary()
         task.dictionary = words
         task.args = SimpleNamespace(num_classes=CHOICES)
         task.cfg = task.args
+        if kind == "token-classification":
+            task.label_dictionary = Dictionary()
+            for label in LABELS:
+                task.label_dictionary.add_symbol(label)
         return task
 
 
@@ -72,6 +81,8 @@ def model(kind, model_class=RobertaModel, double=True, seed=1, **changes):
     classes = {"classification": CLASSES, "regression": 1, "multiple-choice": 1}.get(kind)
     if classes:
         built.register_classification_head("sentence_classification_head", num_classes=classes)
+    if kind == "token-classification":
+        register_token_head(built, "sentence_classification_head", CLASSES)
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.dim() > 1:
@@ -114,6 +125,11 @@ def sample(kind, seed=1, lengths=(12, 5, 10)):
         made["target"] = torch.randint(CLASSES, (batch, 1), generator=generator)
     elif kind == "regression":
         made["target"] = torch.rand(batch, generator=generator, dtype=torch.float64)
+    elif kind == "token-classification":
+        source = made["net_input"]["src_tokens"]
+        classes = torch.randint(CLASSES, source.shape, generator=generator)
+        continues = torch.rand(source.shape, generator=generator).lt(0.3)
+        made["target"] = classes.masked_fill(continues | source.lt(4), NO_LABEL)
     else:
         source = made["net_input"]["src_tokens"]
         chosen = torch.rand(source.shape, generator=generator).lt(0.4) & source.gt(3)
@@ -148,6 +164,16 @@ def logits_and_loss(kind, model, sample):
         logits = model(
             sample["net_input"]["src_tokens"], features_only=True, classification_head_name=head
         )[0]
+    if kind == "token-classification":
+        labelled = [
+            (b, t)
+            for b, row in enumerate(sample["target"].tolist())
+            for t, label in enumerate(row)
+            if label >= 0
+        ]
+        logits = torch.stack([logits[place] for place in labelled])
+        target = torch.stack([sample["target"][place] for place in labelled])
+        return logits, -logits.log_softmax(-1).gather(1, target[:, None]).sum()
     if kind == "regression":
         return logits, (logits.view(-1) - sample["target"]).pow(2).sum()
     return logits, -logits.log_softmax(-1).gather(1, sample["target"].view(-1, 1)).sum()
@@ -155,12 +181,15 @@ def logits_and_loss(kind, model, sample):
 
 def config(name, **options):
     """The options of a registered criterion."""
-    return CRITERION_DATACLASS_REGISTRY[name](tpu=False, **options)
+    dataclass = CRITERION_DATACLASS_REGISTRY[name]
+    outside = {"tpu": False} if "tpu" in dataclass.__dataclass_fields__ else {}
+    return dataclass(**outside, **options)
 
 
 def criterion(name, kind, **options):
     """A registered criterion for ``kind``, in training mode."""
-    options["regression_target"] = kind == "regression"
+    if kind == "regression":
+        options["regression_target"] = True
     return CRITERION_REGISTRY[name].build_criterion(config(name, **options), Task(kind)).train()
 
 

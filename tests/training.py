@@ -17,6 +17,7 @@ import adv_plugins  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS, CLASSES, CHOICES = 30, 3, 3
+LABELS = ["O", "B-fox", "I-fox", "B-hen"]
 TINY = (
     "--encoder-layers 2 --encoder-embed-dim 8 --encoder-ffn-embed-dim 16 "
     "--encoder-attention-heads 2 --max-positions 32 --cpu --num-workers 0 --log-format json "
@@ -29,6 +30,7 @@ KIND_FLAGS = {
     "regression": "--task sentence_prediction --num-classes 1 --init-token 0 --regression-target",
     "multiple-choice": f"--task sentence_ranking --num-classes {CHOICES} --init-token 0",
     "masked-lm": "--task masked_lm --tokens-per-sample 30 --sample-break-mode complete",
+    "token-classification": "--task token_classification --init-token 0",
 }
 
 
@@ -56,6 +58,9 @@ def write_data(folder, kind, sizes=(18, 10), words=None):
         if kind == "masked-lm":
             continue
         (folder / "label").mkdir(exist_ok=True)
+        if kind == "token-classification":
+            write_token_labels(folder / "label", split, map(token_labels, sentences))
+            continue
         if kind == "classification":
             classes = Dictionary()
             for index in range(CLASSES):
@@ -68,6 +73,25 @@ def write_data(folder, kind, sizes=(18, 10), words=None):
             text = "".join(f"{value}\n" for value in values)
             (folder / "label" / f"{split}.label").write_text(text)
     return folder
+
+
+def token_labels(sentence):
+    """Names that follow from the words, so that they can be learned; None continues a word."""
+    names = {0: None, 1: "B-fox", 2: "I-fox", 3: "B-hen"}
+    return [names.get(word % 8, "O") for word in sentence.tolist()]
+
+
+def write_token_labels(folder, split, labels, end_symbol=None):
+    """Write rows of names, None for none, and their dictionary."""
+    dictionary = Dictionary()
+    for name in LABELS:
+        dictionary.add_symbol(name)
+    dictionary.save(str(folder / "dict.txt"))
+    rows = [
+        np.array([dictionary.pad() if name is None else dictionary.index(name) for name in row])
+        for row in labels
+    ]
+    write_split(folder, split, rows, len(dictionary), end_symbol=end_symbol)
 
 
 def parse(arguments):

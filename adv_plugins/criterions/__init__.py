@@ -1,3 +1,10 @@
 """The criterions; importing them registers them with fairseq."""
 
-from adv_plugins.criterions import asa, freelb, rapt, rat, sentence_prediction  # noqa: F401
+from adv_plugins.criterions import (  # noqa: F401
+    asa,
+    freelb,
+    rapt,
+    rat,
+    sentence_prediction,
+    token_classification,
+)

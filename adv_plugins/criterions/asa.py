@@ -42,9 +42,11 @@ class AsaCriterion(WrappingCriterion):
     over the self-attention layers i (Eq. 9; gradient reversal makes both one backward pass). L_c of a
     sentence is the sum over layers of its masked PROPORTION, so tau means the same at every length.
     (The paper's Eq. 8 adds the penalty, with the norm of a keep-mask in mind: a lower tau is a stronger
-    attack.) For multiple choice a question's L_c is the mean over its candidates. For masked LM this is
-    the paper's continual pre-training (Eq. 10): L_asa on the masked tokens, plus the same divergence of
-    the final hidden state (softmax over its units) at the first position.
+    attack.) For multiple choice a question's L_c is the mean over its candidates. For token labelling
+    L_e and L_asa are means over the labelled tokens and L_c is a mean over the sentences, so tau weighs
+    a sentence's masks against one token's loss. For masked LM this is the paper's continual
+    pre-training (Eq. 10): L_asa on the masked tokens, L_c as before, plus the same divergence of the
+    final hidden state (softmax over its units) at the first position, for each sentence.
 
     Meters: ``loss`` (and all of the base's) is the clean loss; ``asa_loss``, ``sentence_asa_loss``
     (masked LM), ``penalty_loss`` (tau L_c) and ``objective`` are in the same units;

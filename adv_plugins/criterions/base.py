@@ -20,7 +20,12 @@ from fairseq.tasks import TASK_REGISTRY
 from torch import Tensor, nn
 
 from adv_plugins.asa_game import LAYER_KEY, AsaGame
+from adv_plugins.batch import NO_LABEL
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
+from adv_plugins.criterions.token_classification import (
+    TokenClassificationCriterion,
+    TokenClassificationCriterionConfig,
+)
 from adv_plugins.divergence import DIVERGENCES, get_divergence
 from adv_plugins.dropout import drops_layers, recomputes_activations
 from adv_plugins.gradients import KeptGradients, LossScale
@@ -32,6 +37,7 @@ BASE_OF_TASK = {
     "sentence_ranking": "sentence_ranking",
     "commonsense_qa": "sentence_ranking",
     "masked_lm": "masked_lm",
+    "token_classification": "token_classification",
 }
 BASE_CHOICES = ChoiceEnum(["auto", *sorted(set(BASE_OF_TASK.values()))])
 ASA_LOSS_METERS = ("objective", "asa_loss", "sentence_asa_loss", "penalty_loss")
@@ -40,7 +46,9 @@ CONSISTENCY_CHOICES = ChoiceEnum(list(DIVERGENCES))
 
 
 @dataclass
-class WrappingCriterionConfig(SentencePredictionMetricsConfig, MaskedLmConfig):
+class WrappingCriterionConfig(
+    SentencePredictionMetricsConfig, TokenClassificationCriterionConfig, MaskedLmConfig
+):
     """The options of every base criterion, beside the choice of the base."""
 
     base_criterion: BASE_CHOICES = field(  # type: ignore[valid-type]
@@ -75,8 +83,8 @@ class BasePass(NamedTuple):
     """One call of the base criterion.
 
     loss: scalar, summed over the batch; sample_size: its denominator; logging: the base's logging
-    output; logits: (N, C), N sentences, questions (C candidates) or masked tokens (C words), or
-    for regression the (N, 1) outputs.
+    output; logits: (N, C), N sentences, questions (C candidates), masked tokens (C words) or
+    labelled tokens (of all sentences, in their order), or for regression the (N, 1) outputs.
     """
 
     loss: Tensor
@@ -103,6 +111,7 @@ class WrappingCriterion(FairseqCriterion):
         self.base = _build_base(cfg, task)
         self.regression = bool(getattr(self.base, "regression_target", False))
         self.masked_lm = isinstance(self.base, MaskedLmLoss)
+        self.token_labels = isinstance(self.base, TokenClassificationCriterion)
         self.loss_scale = LossScale()
         self.update_number = 0
         self.added_game: Optional[AsaGame] = None
@@ -192,7 +201,11 @@ class WrappingCriterion(FairseqCriterion):
         return BasePass(loss, sample_size, logging, self.join(outputs, sample))
 
     def join(self, outputs: List[Tensor], sample: Dict[str, Any]) -> Tensor:
-        """(N, C) logits from the model's outputs in one pass: candidates side by side."""
+        """(N, C) logits from the model's outputs in one pass: candidates side by side, tokens that
+        have a label one after the other."""
+        if self.token_labels:
+            # Other positions have a prediction that nobody asks for.
+            return outputs[0][sample["target"].ne(NO_LABEL)]
         logits = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         if self.masked_lm and not sample["target"].ne(self.padding_idx).any():
             # fairseq projects every position when no token is masked; none of them counts.
