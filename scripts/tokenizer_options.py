@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "sentencepiece.model")
 
 
-def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; exactly one of them must be given."""
-    encoder = parser.add_mutually_exclusive_group(required=True)
+def add_tokenizer_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the options, of which one must (or may) be given."""
+    encoder = parser.add_mutually_exclusive_group(required=required)
     encoder.add_argument(
         "--bpe-dir", type=Path, help="folder with GPT-2's encoder.json, vocab.bpe and dict.txt"
     )

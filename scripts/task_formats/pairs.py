@@ -95,7 +95,7 @@ def _glue_groups(name: str, split: Split, *, labelled: bool) -> dict[str, list[C
     return groups
 
 
-def _glue(name: str) -> Callable[[Path], dict[str, Pairs]]:
+def glue_pairs(name: str) -> Callable[[Path], dict[str, Pairs]]:
     """A GLUE task of sentence pairs, matched by the first sentence.
 
     As the paper says, a test row without partner in its own file gets the one of the dev file.
@@ -164,7 +164,7 @@ def _format(name: str, read: Callable[[Path], dict[str, Pairs]], folder: str) ->
 
 
 TASKS = (
-    _format("QNLI-ranking", _glue("QNLI"), "QNLI"),
-    _format("WNLI-ranking", _glue("WNLI"), "WNLI"),
+    _format("QNLI-ranking", glue_pairs("QNLI"), "QNLI"),
+    _format("WNLI-ranking", glue_pairs("WNLI"), "WNLI"),
     _format("WSC", _wsc, "WSC"),
 )
