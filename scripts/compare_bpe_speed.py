@@ -24,7 +24,7 @@ import numpy as np
 from binarize import Gpt2Bpe, Indices, load_dictionary, write_split
 from fairseq.examples.roberta import multiprocessing_bpe_encoder
 from glue_format import TASKS, read_split
-from preprocess_glue import BATCH_SIZE
+from write_task import BATCH_SIZE
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
