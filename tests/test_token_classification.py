@@ -273,8 +273,7 @@ def validate(criterion, batches, workers=1):
     with metrics.aggregate(new_root=True) as meters:
         for first in range(0, len(batches), workers):
             logs = [criterion(model, each)[2] for each in batches[first : first + workers]]
-            keys = logs[0] if criterion.logging_outputs_can_be_summed() else ()
-            criterion.__class__.reduce_metrics([{key: sum(log[key] for log in logs) for key in keys}])
+            criterion.__class__.reduce_metrics(logs)
     return meters.get_smoothed_values()
 
 
