@@ -59,23 +59,35 @@ class SameMasks:
     def replayed(self) -> Iterator[None]:
         """One pass."""
         if self._begin is None:
-            self._begin = self._state()
+            self._begin = _random_state(self._device)
             yield
-            self._end = self._state()
+            self._end = _random_state(self._device)
             return
-        self._restore(self._begin)
+        _restore(self._begin, self._device)
         try:
             yield
         finally:
-            self._restore(self._end or self._begin)
+            _restore(self._end or self._begin, self._device)
 
-    def _state(self) -> List[Tensor]:
-        states = [torch.get_rng_state()]
-        if self._device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self._device))
-        return states
 
-    def _restore(self, states: List[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], self._device)
+@contextlib.contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn within the context, the random stream goes on as if nothing had been."""
+    states = _random_state(device)
+    try:
+        yield
+    finally:
+        _restore(states, device)
+
+
+def _random_state(device: torch.device) -> List[Tensor]:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _restore(states: List[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

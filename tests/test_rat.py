@@ -124,6 +124,60 @@ def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, over, 
     tiny.assert_same_gradients(tiny.gradients(model), reference)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("passes", [2, 3])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_sequential_passes_have_the_same_gradients(float64, monkeypatch, kind, passes, dropout):
+    rates = dict(dropout=tiny.DROPOUT, activation_dropout=tiny.DROPOUT, pooler_dropout=tiny.DROPOUT)
+    model, sample = tiny.model(kind, **(rates if dropout else {})), tiny.sample(kind)
+    masks = tiny.Masks() if dropout else None
+    if masks:
+        monkeypatch.setattr(torch.nn.functional, "dropout", masks)
+    options = dict(eps=0.7, alpha=0.8, passes=passes, loss="bi-kl", over="embedding-matrix")
+    expected = transcription(kind, model, sample, masks=masks, **options)
+    reference = tiny.gradients(model)
+    model.zero_grad()
+    rat = criterion(kind, adv_eps=0.7, adv_passes=passes, consistency_weight=0.8, sequential_passes=True)
+    run_base = rat.run_base
+    # the clean pass; all in turn; all but the last once more
+    order = iter([0, *range(1, passes + 1), *range(1, passes)])
+
+    def numbered_run_base(model, sample, **own):
+        number = next(order)
+        if masks:
+            masks.begin([number])
+        assert torch.is_grad_enabled() == (number in (0, passes) or number_seen[number])
+        number_seen[number] = True
+        return run_base(model, sample, **own)
+
+    number_seen = dict.fromkeys(range(passes + 1), False)
+    monkeypatch.setattr(rat, "run_base", numbered_run_base)
+    value, _, _ = rat(model, sample)
+    value.backward()
+    assert next(order, None) is None
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    tiny.assert_same_gradients(tiny.gradients(model), reference)
+
+
+def test_sequential_passes_draw_the_same_masks_again_and_other_ones_for_each_pass(float64):
+    """With real dropout: the same objective as passes one by one, which draw in the same order."""
+    kind = "classification"
+    model, sample = tiny.model(kind, dropout=tiny.DROPOUT), tiny.sample(kind)
+    rate = tiny.DROPOUT
+    found = []
+    for own in (dict(adv_dropout_per_pass=f"{rate},{rate}"), dict(sequential_passes=True)):
+        torch.manual_seed(5)
+        value, _, log = criterion(kind, **own)(model, sample)
+        value.backward()
+        found.append((value.detach(), tiny.gradients(model), torch.get_rng_state()))
+        assert log["consistency_loss"] > 1e-6
+        model.zero_grad()
+    (one, gradients, state), (other, again, state_again) = found
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    tiny.assert_same_gradients(again, gradients)
+    assert torch.equal(state, state_again), "the run's random stream goes on alike"
+
+
 def test_passes_one_by_one_equal_one_large_batch(float64):
     kind = "multiple-choice"
     model, sample = tiny.model(kind), tiny.sample(kind)

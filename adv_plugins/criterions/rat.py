@@ -4,7 +4,7 @@ import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.criterions import register_criterion
@@ -26,6 +26,7 @@ from adv_plugins.dropout import (
     drops_layers,
     recomputes_activations,
 )
+from adv_plugins.gradients import KeptGradients
 from adv_plugins.perturbation import (
     Direction,
     embedding_matrix_direction,
@@ -36,6 +37,7 @@ from adv_plugins.perturbation import (
     unwrap,
     word_embedding,
 )
+from adv_plugins.sequential import compare_one_by_one
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,13 @@ class RatCriterionConfig(AsaAdditionConfig):
     adv_dropout_per_pass: Optional[str] = field(
         default=None,
         metadata={"help": "K comma-separated dropout rates, one a pass, instead of the model's"},
+    )
+    sequential_passes: bool = field(
+        default=False,
+        metadata={
+            "help": "keep the activations of one adversarial pass in memory instead of K; costs K - 1 "
+            "more forwards, gives the same gradients"
+        },
     )
 
 
@@ -128,6 +137,7 @@ class RatCriterion(WrappingCriterion):
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
         self.direction = DIRECTIONS[str(cfg.adv_norm_over)]
+        self.sequential = cfg.sequential_passes
         self._model_checked = False
 
     def is_active(self) -> bool:
@@ -146,12 +156,15 @@ class RatCriterion(WrappingCriterion):
         gradients = kept.backward(clean.loss, words.outputs)
         direction = self.direction(gradients, words.tokens, embedding.padding_idx)
 
-        summed_loss, logits = self._adversarial_passes(model, sample, direction)
-        adv_loss = summed_loss / self.passes
-        consistency_loss = self._consistency(logits)
-        loss = kept.attach(
-            clean.loss.detach() + self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
-        )
+        if self.sequential:
+            adv_loss, consistency_loss, term = self._one_by_one(model, sample, direction, kept)
+        else:
+            summed_loss, logits = self._adversarial_passes(model, sample, direction)
+            adv_loss, consistency_loss = summed_loss / self.passes, self._consistency(logits)
+            term = self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
+        value = self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
+        # In value the whole objective; in gradient what is not kept already.
+        loss = kept.attach(clean.loss.detach() + term + (value - term).detach())
         clean.logging.update(
             objective=loss.detach(),
             adv_loss=adv_loss.detach(),
@@ -183,6 +196,33 @@ class RatCriterion(WrappingCriterion):
                 last = index == self.passes - 1
                 passes.append(self.run_base(model if last else module, sample))
         return sum(each.loss for each in passes), [each.logits for each in passes]
+
+    def _one_by_one(
+        self, model: nn.Module, sample: Dict[str, Any], direction: Direction, kept: KeptGradients
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """L_adv and L_kl, without gradient, and the term that is left to differentiate."""
+        module = unwrap(model)
+        embedding = word_embedding(module)
+
+        def make_pass(index: int) -> Callable[[bool], BasePass]:
+            deltas = [self.eps[index] * delta for delta in direction.deltas]
+
+            def run(differentiated: bool) -> BasePass:
+                rate = dropout_rate(module, self.dropouts[index]) if self.dropouts else nullcontext()
+                with rate, perturbed(embedding, deltas):
+                    return self.run_base(model if differentiated else module, sample)
+
+            return run
+
+        compared = compare_one_by_one(
+            [make_pass(index) for index in range(self.passes)],
+            weight=self.adv_weight / self.passes,
+            compare=lambda logits: self.consistency_weight * self._consistency(logits),
+            kept=kept,
+            device=embedding.weight.device,
+        )
+        consistency_loss = compared.consistency / (self.consistency_weight or 1)
+        return compared.summed_loss / self.passes, consistency_loss, compared.term
 
     def _consistency(self, logits: List[Tensor]) -> Tensor:
         """Mean divergence over the pairs of passes."""
