@@ -103,9 +103,17 @@ def test_the_demo_ends_with_its_table(tmp_path):
 
 def test_the_benchmark_counts_what_the_method_costs(tmp_path):
     report = tmp_path / "report.json"
-    request = "--layers 1 --batch-size 2 --length 8 --repeats 1 --methods plain freelb-3"
+    request = "--layers 1 --batch-size 2 --lengths 8 16 --repeats 1 --vocabulary 200 --methods plain"
+    request = f"{request} freelb-3 freelb-release rat rat-sequential rat-release asa asa-release"
     command = [sys.executable, str(training.ROOT / "scripts" / "benchmark.py"), *request.split()]
-    done = subprocess.run([*command, "--json", str(report)], capture_output=True, text=True)
+    command += ["--json", str(report), "--plot", str(tmp_path / "plot.png")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    ratios = json.loads(report.read_text())["methods"]["freelb-3"]["ratios"]
-    assert ratios["flops"] == pytest.approx(3, rel=0.01) and ratios["time"] > 1
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+    for numbers in json.loads(report.read_text())["lengths"].values():
+        flops = {method: own["ratios"]["flops"] for method, own in numbers.items()}
+        expected = {"freelb-3": 3, "freelb-release": 4, "rat": 3, "rat-release": 3}
+        assert {m: flops[m] for m in expected} == pytest.approx(expected, rel=0.01)
+        assert flops["rat-sequential"] == pytest.approx(3 + 1 / 3, rel=0.01)
+        assert flops["asa"] <= flops["asa-release"] * 1.001
+        assert numbers["freelb-3"]["ratios"]["time"] > 1
