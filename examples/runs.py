@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,17 @@ def validations(log: Path) -> list[dict[str, float]]:
         if separator and numbers.startswith("{"):
             found.append({key: float(value) for key, value in json.loads(numbers).items()})
     return found
+
+
+def succeeded(exit_code: int | None, log: Path) -> bool:
+    """Whether a training came to its end.
+
+    fairseq reads batches ahead in a thread that it never stops. Where the last update comes in the
+    middle of an epoch, that thread may abort the process on its way out, when everything is saved.
+    """
+    if exit_code == -signal.SIGABRT and log.is_file():
+        return "| fairseq_cli.train | done training in" in log.read_text("utf-8", errors="replace")
+    return exit_code == 0
 
 
 def write_result(run: Run, *, seconds: float) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def run_in_foreground(command: Sequence[str], log: Path) -> int:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     # The script beside this interpreter, so that the right environment is used.
-    script = Path(sys.executable).with_name(command[0])
+    script = Path(sys.executable).parent / command[0]
     program = str(script) if script.exists() else command[0]
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -124,7 +136,8 @@ def run_in_foreground(command: Sequence[str], log: Path) -> int:
         for line in process.stdout:
             print(line, end="", flush=True)
             file.write(line)
-    return process.wait()
+    code = process.wait()
+    return 0 if succeeded(code, log) else code
 
 
 def run_in_background(
@@ -174,7 +187,7 @@ def run_in_background(
                     active.remove(item)
                     slots.append(slot)
                     seconds = time.monotonic() - began
-                    if process.exitcode or not run.validations():
+                    if not succeeded(process.exitcode, run.log) or not run.validations():
                         result = write_failure(run, process.exitcode, seconds=seconds)
                         if finished is None:
                             raise RuntimeError(

@@ -3,7 +3,9 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import finetune
@@ -173,6 +175,17 @@ def test_the_result_file_holds_what_a_repetition_needs(tmp_path):
     result = json.loads((tmp_path / runs.RESULT).read_text())
     assert (result["best"], result["last"], result["seed"]) == (20.5, 18.0, 3)
     assert result["command"] == run.command and result["versions"]["torch"]
+
+
+def test_an_abort_after_the_end_is_no_failure(tmp_path):
+    """fairseq's reading thread may abort a process whose training is done."""
+    log = tmp_path / "log"
+    line = "2026 | INFO | fairseq_cli.train | done training in 3.0 seconds"
+    aborts = [sys.executable, "-c", f"import os; print({line!r}, flush=True); os.abort()"]
+    assert runs.run_in_foreground(aborts, log) == 0
+    early = [sys.executable, "-c", "import os; print('half way', flush=True); os.abort()"]
+    assert runs.run_in_foreground(early, tmp_path / "other") == -signal.SIGABRT
+    assert runs.run_in_foreground([sys.executable, "-c", "exit(3)"], log) == 3
 
 
 def test_no_recipe_names_a_machine():
