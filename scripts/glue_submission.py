@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from ensemble import Predictions
 from glue_format import MAXIMUM_SCORE, GlueTask
 from numpy.typing import NDArray
 
 # Our name of a test set -> the file that GLUE's server expects.
 FILES = {("MNLI", "test"): "MNLI-m.tsv", ("MNLI", "test1"): "MNLI-mm.tsv"}
+INDEX = ("index", "id")  # id in QQP's file
 
 
 def file_name(task: GlueTask, split: str) -> str:
@@ -17,45 +20,50 @@ def file_name(task: GlueTask, split: str) -> str:
     return FILES.get((task.name, split), f"{task.name}.tsv")
 
 
-def lines(task: GlueTask, labels: Sequence[str], predictions: NDArray[np.float64]) -> list[str]:
+def read_indices(path: Path) -> list[str]:
+    """What the official test file calls its rows: its first column.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        header, *rows = (line.split("\t", 1)[0].strip() for line in file)
+    if header not in INDEX:
+        raise ValueError(f"{path}: the first column is {header!r} instead of index (--glue-dir)")
+    return rows
+
+
+def lines(
+    task: GlueTask, labels: Sequence[str], predictions: Predictions, indices: Sequence[str]
+) -> list[str]:
     """The file's lines: a header, then index and prediction.
 
     Args:
-        labels: the classes' names; predictions: (N, C) probabilities, (N, 1) scores from 0 to 1.
-
-    Raises:
-        ValueError: the model's classes are not the task's.
+        labels: the classes' names; predictions: of N rows, scores from 0 to 1; indices: the N rows'.
     """
     if task.regression:
-        if predictions.shape[1] != 1:
-            raise ValueError(f"{task.name} needs a model with --regression-target")
-        scores = np.clip(MAXIMUM_SCORE * predictions[:, 0], 0, MAXIMUM_SCORE)
+        scores = np.clip(MAXIMUM_SCORE * predictions.values[:, 0], 0, MAXIMUM_SCORE)
         values = [f"{score:.3f}" for score in scores]
     else:
-        if set(labels) != set(task.labels):
-            raise ValueError(
-                f"the model's classes are {', '.join(labels) or 'scores'}; {task.name} has "
-                f"{', '.join(task.labels)} (--glue-task)"
-            )
-        values = [labels[index] for index in predictions.argmax(axis=1)]
-    return ["index\tprediction", *(f"{index}\t{value}" for index, value in enumerate(values))]
+        values = [labels[index] for index in predictions.chosen]
+    rows = [f"{index}\t{value}" for index, value in zip(indices, values, strict=True)]
+    return ["index\tprediction", *rows]
 
 
 def from_pairs(
-    rows: Sequence[tuple[int, int]], predictions: NDArray[np.float64], count: int, positive: str
+    rows: Sequence[tuple[int, int]], chosen: Sequence[int], count: int, positive: str
 ) -> NDArray[np.bool_]:
     """Which of ``count`` official rows are positive, by a ranking of pairs of them.
 
     Args:
         rows: of each pair the official rows of its candidates, negative for one of another file.
-        predictions: (pairs, 2).
+        chosen: of each pair the winner, 0 or 1.
         positive: the label of the winner, for the message.
 
     A row without a partner gets no vote and stays negative; one in several pairs needs most of them.
     """
     votes = np.zeros(count)
-    for pair, scores in zip(rows, predictions):
-        winner = int(scores.argmax())
+    for pair, winner in zip(rows, chosen):
         for place, row in enumerate(pair):
             if row >= 0:
                 votes[row] += 1 if place == winner else -1

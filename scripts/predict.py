@@ -4,33 +4,30 @@
     python scripts/predict.py seed*/checkpoint_best.pt --glue-task RTE --glue-dir glue --output-dir send
 
 A line of --input holds the sentences, parted by tabs (of a multiple choice the context, then the
-choices); - reads the terminal. A line of the output is the label, or the score (of STS-B on its own
-scale of 0 to 5 only with --glue-task), or the number of the choice from 0. Several checkpoints are
-an ensemble. With --glue-task, --split test writes GLUE's submission files, --split dev prints the
-task's scores. Tokenizer and dictionaries are found by what the checkpoint says it was trained with,
-unless the options name others.
+choices; of token labelling one sentence, its words parted by spaces); - reads the terminal. A line of
+the output is the label (of every word), or the score (of STS-B on its own scale of 0 to 5 only with
+--glue-task), or the number of the choice from 0. Several checkpoints are an ensemble. With
+--glue-task, --split test writes GLUE's submission files, --split dev prints the task's scores.
+Tokenizer and dictionaries are found by what the checkpoint says it was trained with, unless the
+options name others. Everything is checked before the first model is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from glue_format import TASKS, GlueError, Split, read_split
-from predictor import (
-    Array,
-    PredictError,
-    Predictor,
-    encode_examples,
-    ensemble,
-    read_config,
-    section,
-)
+import ensemble
+from ensemble import Predictions
+from glue_format import TASKS
+from glue_predictions import GlueSets
 from tokenizer_options import add_tokenizer_options, load_encoder, options_of_checkpoint
+from trained_model import PredictError, TrainedModel, read_trained_model
 
 if TYPE_CHECKING:
     from binarize import TextEncoder
@@ -46,20 +43,20 @@ def make_parser() -> argparse.ArgumentParser:
     source.add_argument("--input", metavar="FILE", help="raw text, or - for the terminal")
     source.add_argument("--glue-task", choices=list(TASKS), metavar="TASK", help="such as RTE")
     parser.add_argument("--glue-dir", type=Path, help="the official files: TASK/test.tsv ...")
-    parser.add_argument(
-        "--split", choices=("test", "dev"), default="test", help="of --glue-task (%(default)s)"
-    )
+    parser.add_argument("--split", choices=("test", "dev"), help="of --glue-task (test)")
     parser.add_argument("--output", type=Path, help="for --input (default: the terminal)")
     parser.add_argument("--output-dir", type=Path, help="where --glue-task writes its files")
     parser.add_argument("--overwrite", action="store_true", help="replace existing output")
     parser.add_argument(
-        "--probabilities", action="store_true", help="print those of all classes behind the label"
+        "--probabilities",
+        action="store_true",
+        help="those of all classes behind the label, in the order of label/dict.txt",
     )
     parser.add_argument(
         "--ensemble",
         choices=("mean", "majority"),
         default="mean",
-        help="of several checkpoints' probabilities, or votes (ties: mean) (%(default)s)",
+        help="of several checkpoints' probabilities, or votes, ties broken by the mean (%(default)s)",
     )
     parser.add_argument("--data-bin", type=Path, help="TASK-bin, for the dictionaries")
     parser.add_argument("--batch-size", type=int, default=32, help="sequences (%(default)s)")
@@ -67,32 +64,43 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_data(arguments: argparse.Namespace, config: Any) -> Path:
-    """The folder with the dictionaries.
+def check_options(arguments: argparse.Namespace) -> None:
+    """Find what is missing or would do nothing.
 
     Raises:
-        PredictError: it does not exist.
+        PredictError: naming the option.
     """
-    data = arguments.data_bin or Path(section(config, "task")["data"])
-    if not ((data / "input0" / "dict.txt").is_file() or (data / "dict.txt").is_file()):
-        raise PredictError(f"{data}: no dictionaries there; name the data's folder with --data-bin")
-    return data
+    glue, submits = arguments.glue_task is not None, arguments.split != "dev"
+    if arguments.batch_size < 1:
+        raise PredictError(f"--batch-size {arguments.batch_size}: at least 1")
+    if glue and arguments.glue_dir is None:
+        raise PredictError("--glue-task needs the official files: give --glue-dir")
+    if glue and submits and arguments.output_dir is None:
+        raise PredictError("--split test writes files: give --output-dir")
+    for option, useful in (
+        ("glue_dir", glue),
+        ("split", glue),
+        ("output_dir", glue and submits),
+        ("output", not glue),
+        ("probabilities", not glue),
+    ):
+        if getattr(arguments, option) and not useful:
+            given = "--glue-task" if glue else "--input"
+            given += " --split dev" if glue and not submits else ""
+            raise PredictError(f"--{option.replace('_', '-')} does nothing with {given}")
 
 
-def find_encoder(arguments: argparse.Namespace, config: Any) -> TextEncoder:
-    """The tokenizer: that of the options, else what lies beside the weights that training began with.
+def check_targets(targets: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse to overwrite, before hours of predictions rather than after.
 
     Raises:
-        PredictError: there is none.
+        PredictError: naming the option.
     """
-    if not (arguments.bpe_dir or arguments.sentencepiece or arguments.wordpiece):
-        start = section(config, "checkpoint").get("finetune_from_model")
-        found = options_of_checkpoint(Path(start).parent) if start else []
-        if not found:
-            raise PredictError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
-        option, path = found
-        setattr(arguments, option.removeprefix("--").replace("-", "_"), Path(path))
-    return load_encoder(arguments)
+    for target in targets:
+        if target.is_dir():
+            raise PredictError(f"{target}: is a folder (--output)")
+        if target.exists() and not overwrite:
+            raise PredictError(f"{target}: exists already; pass --overwrite to replace it")
 
 
 def read_lines(source: str) -> list[list[str]]:
@@ -102,13 +110,17 @@ def read_lines(source: str) -> list[list[str]]:
         PredictError: the file does not exist, or its lines differ in their number of columns.
     """
     if source == "-":
-        lines = sys.stdin.read().split("\n")
+        content = sys.stdin.buffer.read()
+    elif Path(source).is_file():
+        content = Path(source).read_bytes()
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise PredictError(f"{path}: no such file (--input)")
-        lines = path.read_text("utf-8").split("\n")
-    if lines and not lines[-1]:
+        raise PredictError(f"{source}: no such file (--input)")
+    try:
+        # Lines end with line feeds only: the texts may hold other Unicode breaks.
+        lines = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise PredictError(f"{source}: not UTF-8 text ({error.reason}) (--input)") from error
+    if not lines[-1]:
         lines.pop()
     rows = [[text.strip() for text in line.split("\t")] for line in lines]
     for number, row in enumerate(rows, start=1):
@@ -119,195 +131,164 @@ def read_lines(source: str) -> list[list[str]]:
     return rows
 
 
-def predict_all(
+def read_models(arguments: argparse.Namespace) -> list[TrainedModel]:
+    """What the checkpoints predict.
+
+    Raises:
+        PredictError: not the same, or --ensemble has no meaning for it.
+    """
+    models = [read_trained_model(path, arguments.data_bin) for path in arguments.checkpoints]
+    first = models[0]
+    for model in models[1:]:
+        if (model.task, model.kind, model.labels) != (first.task, first.kind, first.labels):
+            raise PredictError(
+                f"{model.checkpoint}: predicts {describe(model)}, but {first.checkpoint} "
+                f"{describe(first)}; they are no ensemble"
+            )
+    if first.kind == "regression" and arguments.ensemble == "majority":
+        raise PredictError("--ensemble majority: scores have no majority; take mean")
+    if first.kind in ("regression", "tokens") and arguments.probabilities:
+        raise PredictError(f"--probabilities: there are none of {describe(first)}")
+    return models
+
+
+def describe(model: TrainedModel) -> str:
+    """What a model predicts, for messages."""
+    if model.kind == "regression":
+        return "scores"
+    what = {"ranking": "the choices", "tokens": "for every word"}.get(model.kind, "the classes")
+    return f"{what} {', '.join(model.labels)}"
+
+
+def find_encoder(arguments: argparse.Namespace, models: Sequence[TrainedModel]) -> TextEncoder:
+    """The tokenizer: the options', or what lies beside the weights that training began with, or
+    beside the checkpoint.
+
+    Raises:
+        PredictError: there is none, or it is not that of the data.
+    """
+    from binarize import MASK, load_dictionary
+
+    if not (arguments.bpe_dir or arguments.sentencepiece or arguments.wordpiece):
+        folders = [path.parent for path in (*models[0].beginnings, models[0].checkpoint)]
+        found = next(filter(None, map(options_of_checkpoint, folders)), None)
+        if found is None:
+            raise PredictError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
+        option, path = found
+        setattr(arguments, option.removeprefix("--").replace("-", "_"), Path(path))
+    encoder = load_encoder(arguments)
+    ours = [symbol for symbol in encoder.dictionary.symbols if symbol != MASK]
+    for path in dict.fromkeys(model.dictionary_file for model in models):
+        if [symbol for symbol in load_dictionary(path).symbols if symbol != MASK] != ours:
+            raise PredictError(
+                f"{path}: is not the tokenizer's dictionary (--bpe-dir, --sentencepiece, --wordpiece)"
+            )
+    return encoder
+
+
+def predict(
     arguments: argparse.Namespace,
-    data: Path,
+    models: Sequence[TrainedModel],
     encoder: TextEncoder,
     sets: Sequence[Sequence[Sequence[str]]],
-) -> tuple[list[Array], Predictor]:
-    """The ensemble's predictions for each set of examples; and the last model, for its labels.
+) -> list[Predictions]:
+    """The ensemble's predictions for each set of examples, with one model at a time in memory."""
+    from predictor import Predictor, encode_texts
 
-    One model is in memory at a time.
-
-    Raises:
-        PredictError: the checkpoints do not predict the same.
-    """
-    encoded = [encode_examples(encoder, examples) for examples in sets]
-    single: list[list[Array]] = [[] for _ in sets]
-    model = None
-    for checkpoint in arguments.checkpoints:
-        previous, model = model, None
-        known = previous and (previous.kind, previous.labels)
-        del previous
-        model = Predictor(checkpoint, data)
-        if known and known != (model.kind, model.labels):
-            raise PredictError(
-                f"{checkpoint}: predicts {model.labels or 'scores'}, the others {known[1]}"
-            )
-        for predictions, examples in zip(single, encoded):
-            predictions.append(model.predict(examples, batch_size=arguments.batch_size))
-    assert model is not None
-    return [ensemble(each, arguments.ensemble) for each in single], model
+    encoded = [encode_texts(encoder, examples, models[0].task) for examples in sets]
+    found = []
+    for trained in models:
+        model = Predictor(trained)
+        found.append([model.predict(each, batch_size=arguments.batch_size) for each in encoded])
+        del model  # before the next one is loaded
+    return [ensemble.combine(each, arguments.ensemble) for each in zip(*found)]
 
 
-def format_lines(model: Predictor, predictions: Array, *, probabilities: bool) -> list[str]:
-    """One line a prediction."""
+def format_lines(
+    model: TrainedModel, rows: Sequence[Sequence[str]], found: Predictions, *, probabilities: bool
+) -> list[str]:
+    """One line a row of the input."""
     if model.kind == "regression":
-        return [f"{score:.6g}" for score in predictions[:, 0]]
-    lines = [model.labels[index] for index in predictions.argmax(axis=1)]
+        return [f"{score:.6g}" for score in found.values[:, 0]]
+    names = [model.labels[index] for index in found.chosen]
+    if model.kind == "tokens":
+        left = iter(names)
+        return [" ".join(next(left) for _ in row[0].split()) for row in rows]
     if probabilities:
         return [
-            "\t".join([line, *(f"{value:.6f}" for value in row)])
-            for line, row in zip(lines, predictions)
+            "\t".join([name, *(f"{value:.6f}" for value in values)])
+            for name, values in zip(names, found.values)
         ]
-    return lines
+    return names
 
 
-def predict_text(arguments: argparse.Namespace, data: Path, encoder: TextEncoder) -> None:
-    """--input."""
+def predict_text(arguments: argparse.Namespace) -> str:
+    """--input; returns what to print."""
+    if arguments.output is not None:
+        check_targets([arguments.output], overwrite=arguments.overwrite)
+        if not arguments.output.parent.is_dir():
+            raise PredictError(f"{arguments.output.parent}: no such folder (--output)")
     rows = read_lines(arguments.input)
-    predictions, model = predict_all(arguments, data, encoder, [rows])
-    lines = format_lines(model, predictions[0], probabilities=arguments.probabilities)
+    models = read_models(arguments)
+    for model in models:
+        if rows and len(rows[0]) not in model.columns():
+            wanted = " or ".join(map(str, model.columns()))
+            raise PredictError(
+                f"{arguments.input}: {len(rows[0])} columns, but {model.checkpoint} reads {wanted}"
+            )
+    encoder = find_encoder(arguments, models)
+    (found,) = predict(arguments, models, encoder, [rows])
+    lines = format_lines(models[0], rows, found, probabilities=arguments.probabilities)
     content = "".join(f"{line}\n" for line in lines)
     if arguments.output is None:
-        sys.stdout.write(content)
-    else:
-        arguments.output.write_text(content, encoding="utf-8")
+        return content
+    arguments.output.write_text(content, encoding="utf-8")
+    return ""
 
 
-def glue_splits(arguments: argparse.Namespace) -> dict[str, Split]:
-    """The official files of the split.
-
-    Raises:
-        PredictError: --glue-dir is missing, or a file.
-    """
-    if arguments.glue_dir is None:
-        raise PredictError("--glue-task needs the official files: give --glue-dir")
-    task = TASKS[arguments.glue_task]
-    split = "test" if arguments.split == "test" else "valid"
-    return {
-        name: read_split(arguments.glue_dir / task.name / file, task, test=split == "test")
-        for name, file in task.files(split).items()
-    }
-
-
-def predict_glue(arguments: argparse.Namespace, config: Any, data: Path, encoder: TextEncoder) -> None:
-    """--glue-task: submission files, or the scores of the development set."""
-    import glue_submission
-
-    task, splits = TASKS[arguments.glue_task], glue_splits(arguments)
-    ranks = section(config, "task").get("_name", section(config, "task").get("task"))
-    pairs = None
-    if ranks == "sentence_ranking":
-        pairs = glue_pairs(arguments)
-        sets = [list(zip(*pairs.split.inputs))]
-    else:
-        sets = [list(zip(*split.inputs)) for split in splits.values()]
-    predictions, model = predict_all(arguments, data, encoder, sets)
-    labels = model.labels
-    if pairs is not None:
-        from task_formats.pairs import POSITIVE
-
-        (official,) = splits.values()
-        count, positive = len(official.lines), POSITIVE[task.name]
-        won = glue_submission.from_pairs(pairs.rows, predictions[0], count, positive)
-        labels = [next(label for label in task.labels if label != positive), positive]
-        predictions = [np.eye(2)[won.astype(int)]]
-    for (name, split), found in zip(splits.items(), predictions):
-        if arguments.split == "dev":
-            print(f"{task.name} {split.path.name}: {scores(split, labels, found)}")
-            continue
-        target = arguments.output_dir / glue_submission.file_name(task, name)
-        lines = glue_submission.lines(task, labels, found)
-        arguments.output_dir.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        print(f"{target}: {len(lines) - 1} predictions")
+def predict_glue(arguments: argparse.Namespace) -> str:
+    """--glue-task; returns what to print."""
+    split = arguments.split or "test"
+    official = GlueSets(arguments.glue_task, arguments.glue_dir, split)
+    if split == "test":
+        check_targets(official.targets(arguments.output_dir), overwrite=arguments.overwrite)
+    models = read_models(arguments)
+    examples = official.examples(models[0])
+    for model in models:
+        if len(examples[0][0]) not in model.columns():
+            raise PredictError(
+                f"{model.checkpoint}: reads {model.columns()[0]} texts, but {arguments.glue_task} "
+                f"has {len(examples[0][0])} (--glue-task)"
+            )
+    encoder = find_encoder(arguments, models)
+    rows = official.rows(predict(arguments, models, encoder, examples), models[0].labels)
+    lines = official.write(arguments.output_dir, rows) if split == "test" else official.scores(rows)
+    return "".join(f"{line}\n" for line in lines)
 
 
-def glue_pairs(arguments: argparse.Namespace) -> Any:
-    """The official file as pairs, for a model of QNLI-ranking or WNLI-ranking.
-
-    Raises:
-        PredictError: the task is not ranked.
-    """
-    from task_formats.pairs import POSITIVE, glue_pairs
-
-    if arguments.glue_task not in POSITIVE:
-        raise PredictError(f"a ranking model predicts {' or '.join(POSITIVE)} only (--glue-task)")
-    split = "test" if arguments.split == "test" else "valid"
-    return glue_pairs(arguments.glue_task)(arguments.glue_dir / arguments.glue_task)[split]
-
-
-def scores(split: Split, labels: Sequence[str], predictions: Array) -> str:
-    """The official metrics, in percent."""
-    from adv_plugins.scores import SCORES
-
-    assert split.labels is not None
-    if not labels:
-        target = np.array([float(label) for label in split.labels])
-        found, flags = predictions[:, 0], ("report_pearson_and_spearman",)
-        values = {}
-    else:
-        target = np.array([list(labels).index(label) for label in split.labels])
-        found = predictions.argmax(axis=1)
-        values = {"accuracy": float(np.mean(found == target))}
-        # F1 is of the label 1, whatever number the training gave it.
-        one = list(labels).index("1") if "1" in labels else 1
-        flags = ("report_mcc", "report_acc_and_f1") if len(labels) == 2 else ()
-        found, target = found == one, target == one
-    for flag in flags:
-        values.update({name: score(found, target) for name, score in SCORES[flag].items()})
-    return ", ".join(f"{name} {100 * value:.2f}" for name, value in values.items())
-
-
-def check_output(arguments: argparse.Namespace) -> None:
-    """Refuse to overwrite, and options that do nothing.
-
-    Raises:
-        PredictError: naming the option.
-    """
-    import glue_submission
-
-    targets = [arguments.output] if arguments.output else []
-    if arguments.glue_task and arguments.split == "test":
-        if arguments.output_dir is None:
-            raise PredictError("--split test writes files: give --output-dir")
-        task = TASKS[arguments.glue_task]
-        names = task.files("test")
-        targets = [arguments.output_dir / glue_submission.file_name(task, name) for name in names]
-    for target in targets:
-        if target.exists() and not arguments.overwrite:
-            raise PredictError(f"{target}: exists already; pass --overwrite to replace it")
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Check everything, then predict.
-
-    Raises:
-        PredictError: naming the option to change.
-    """
-    check_output(arguments)
-    for checkpoint in arguments.checkpoints:
-        if not checkpoint.is_file():
-            raise PredictError(f"{checkpoint}: no such checkpoint")
-    if arguments.glue_task:
-        glue_splits(arguments)
-    elif arguments.input != "-":
-        read_lines(arguments.input)
-    config = read_config(arguments.checkpoints[0])
-    data, encoder = find_data(arguments, config), find_encoder(arguments, config)
-    if arguments.glue_task:
-        predict_glue(arguments, config, data, encoder)
-    else:
-        predict_text(arguments, data, encoder)
+@contextlib.contextmanager
+def only_output() -> Iterator[None]:
+    """Keep the output for predictions: fairseq logs there, its whole configuration included."""
+    logger = logging.getLogger("fairseq")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the request is one line, not a traceback."""
+    arguments = make_parser().parse_args(argv)
     try:
-        run(make_parser().parse_args(argv))
-    except (PredictError, GlueError, ValueError) as error:
+        check_options(arguments)
+        with only_output():
+            output = (predict_glue if arguments.glue_task else predict_text)(arguments)
+    except ValueError as error:  # also GlueError, TaskError and the tokenizers' complaints
         sys.exit(f"predict.py: error: {error}")
+    sys.stdout.write(output)
 
 
 if __name__ == "__main__":

@@ -8,120 +8,95 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-# Appended, so that an installed copy wins and a checkout that is not installed works as well.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-import fairseq_compat
-
-fairseq_compat.install()
+from trained_model import PredictError, TrainedModel
 
 if TYPE_CHECKING:
     from binarize import Indices, TextEncoder
 
 Array = NDArray[np.float64]
 
+OUTSIDE = "O"  # the label of a word that belongs to no entity
+# What fairseq's commonsense_qa writes before the question and every answer.
+QUESTION, ANSWER = "Q: ", "A: "
 
-class PredictError(ValueError):
-    """The request cannot be fulfilled; the message names the option to change."""
 
+def encode_texts(
+    encoder: TextEncoder, examples: Sequence[Sequence[str]], task: str
+) -> list[list[Indices]]:
+    """The subwords of every text of every example; of token_classification, of every word.
 
-def read_config(checkpoint: Path) -> Any:
-    """A checkpoint's configuration, without building its model.
-
-    Raises:
-        PredictError: the file does not exist.
+    Args:
+        task: fairseq's name of it, which decides what is written before a text.
     """
-    if not checkpoint.is_file():
-        raise PredictError(f"{checkpoint}: no such checkpoint")
-    import torch
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    if task == "commonsense_qa":
+        examples = [[QUESTION + row[0], *(ANSWER + text for text in row[1:])] for row in examples]
+    if task == "token_classification":
+        examples = [_words(row[0], encoder.word_prefix) for row in examples]
+    pieces = iter(encoder.encode_batch([text for texts in examples for text in texts]))
+    encoded = [[next(pieces) for _ in texts] for texts in examples]
+    if task == "token_classification":
+        unknown = np.array([encoder.dictionary.unk()])
+        return [[ids if len(ids) else unknown for ids in words] for words in encoded]
+    return encoded
 
-    import adv_plugins  # noqa: F401 - lets torch read fairseq's checkpoints
 
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if state.get("cfg") is None:
-        return convert_namespace_to_omegaconf(state["args"])
-    return state["cfg"]
-
-
-def section(config: Any, name: str) -> dict[str, Any]:
-    """A section of the configuration as a dictionary."""
-    found = config[name]
-    return dict(found) if hasattr(found, "keys") else vars(found)
+def _words(sentence: str, prefix: str) -> list[str]:
+    """Words as they stand behind one another."""
+    words = sentence.split()
+    return [*words[:1], *(prefix + word for word in words[1:])]
 
 
 class Predictor:
-    """One checkpoint.
+    """One checkpoint's model, in memory."""
 
-    kind: classification, regression or ranking; labels: names of the classes (of a ranking, the
-    numbers of the choices).
-    """
-
-    def __init__(self, checkpoint: Path, data: Path) -> None:
-        """Load the model.
-
-        Args:
-            data: the folder that it was trained on, or another with the same dictionaries.
-
-        Raises:
-            PredictError: the checkpoint's task predicts nothing that is known here.
-        """
+    def __init__(self, trained: TrainedModel) -> None:
+        """Load it, on the GPU if there is one."""
         import torch
         from fairseq.models.roberta import RobertaModel
 
         import adv_plugins  # noqa: F401 - registers architectures and tasks
 
+        checkpoint = trained.checkpoint.resolve()
+        # Not the subclass: the checkpoint says which model is built.
         self.hub = RobertaModel.from_pretrained(
-            str(checkpoint.parent), checkpoint.name, str(data.resolve()), bpe=None
+            str(checkpoint.parent), checkpoint.name, str(trained.data.resolve()), bpe=None
         )
         self.hub.eval()
         if torch.cuda.is_available():
             self.hub.cuda()
-        task = self.hub.task
-        self.task_name = task_name(task)
-        self.options = task.cfg if self.task_name == "sentence_prediction" else task.args
-        self.separator = getattr(self.options, "separator_token", None)
-        self.head = "sentence_classification_head"
-        if self.task_name == "sentence_prediction":
-            self.head = self.options.classification_head_name
-            self.kind = "regression" if self.options.regression_target else "classification"
-            self.labels = [] if self.kind == "regression" else class_names(task)
-        elif self.task_name in ("sentence_ranking", "commonsense_qa"):
-            self.kind = "ranking"
-            self.labels = [str(index) for index in range(self.options.num_classes)]
-        else:
-            raise PredictError(
-                f"{checkpoint}: predictions of --task {self.task_name} are not known here"
-            )
+        self.trained = trained
 
     def sequences(self, texts: Sequence[Indices]) -> list[Indices]:
         """What the model reads for one example: one sequence, or one for each choice.
 
         Args:
-            texts: subwords of the sentences; of a ranking the context, then the choices.
+            texts: subwords of the sentences; of a ranking the context, then the choices; of
+                token_classification the words.
 
         Raises:
             PredictError: too few or too many of them.
         """
-        dictionary = self.hub.task.source_dictionary
-        end = np.array([dictionary.eos()])
-        start = _symbol(self.options.init_token)
-        separator = _symbol(self.separator)
-        if self.kind == "ranking":
+        trained = self.trained
+        end = np.array([self.hub.task.source_dictionary.eos()])
+        start = _symbol(trained.options.get("init_token"))
+        separator = _symbol(trained.options.get("separator_token"))
+        if trained.kind == "tokens":
+            return [np.concatenate([start, *texts, end])]
+        if len(texts) not in trained.columns():
+            raise PredictError(f"{len(texts)} texts, but {trained.checkpoint} reads {trained.columns()}")
+        if trained.kind == "ranking":
             context, *choices = texts
-            if len(choices) != len(self.labels):
-                raise PredictError(f"{len(choices)} choices, but the model ranks {len(self.labels)}")
-            if self.task_name == "commonsense_qa":
+            if trained.task == "commonsense_qa":
                 return [np.concatenate([start, context, end, choice, end]) for choice in choices]
-            return [np.concatenate([start, choice, end, separator, context, end]) for choice in choices]
-        if not 1 <= len(texts) <= 2:
-            raise PredictError(f"{len(texts)} sentences, but the model reads one or two")
+            longest = trained.options.get("max_option_length")
+            return [
+                np.concatenate([np.concatenate([start, choice, end])[:longest], separator, context, end])
+                for choice in choices
+            ]
         parts = [start, texts[0], end]
         if len(texts) == 2:
             parts += [separator, texts[1], end]
@@ -130,29 +105,52 @@ class Predictor:
     def predict(self, examples: Sequence[Sequence[Indices]], *, batch_size: int = 32) -> Array:
         """(N, C) probabilities, or (N, 1) scores of a regression.
 
+        Of token_classification N counts the words of all examples; those that are cut off are outside
+        of every entity.
+
         Args:
             examples: the subwords of each example's texts; see :meth:`sequences`.
         """
-        rows = [self.sequences(texts) for texts in examples]
-        flat = [sequence for row in rows for sequence in row]
+        flat = [sequence for texts in examples for sequence in self.sequences(texts)]
         limit = int(self.hub.model.max_positions())
         longer = sum(len(sequence) > limit for sequence in flat)
         if longer:
-            print(f"{longer} sequences are longer than {limit} and are cut", file=sys.stderr)
-        logits = self._logits([sequence[:limit] for sequence in flat], batch_size)
-        if self.kind == "regression":
-            return logits
-        logits = logits.reshape(len(rows), -1)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+            print(
+                f"{longer} of {len(flat)} sequences are longer than {limit} subwords and are cut",
+                file=sys.stderr,
+            )
+        outputs = self._logits([sequence[:limit] for sequence in flat], batch_size)
+        if self.trained.kind == "tokens":
+            return np.concatenate(
+                [self._word_probabilities(*pair) for pair in zip(examples, outputs)]
+                or [np.zeros((0, len(self.trained.labels)))]
+            )
+        if self.trained.kind == "regression":
+            return np.reshape(outputs, (len(examples), 1))
+        return _softmax(np.reshape(outputs, (len(examples), len(self.trained.labels))))
 
-    def _logits(self, sequences: Sequence[Indices], batch_size: int) -> Array:
-        """The head's (N, C) outputs; sequences of like length go together."""
+    def _word_probabilities(self, words: Sequence[Indices], logits: Array) -> Array:
+        """(words, C), each word by its first subword.
+
+        Args:
+            logits: (subwords, C), with those of the symbol at the beginning.
+        """
+        labels = self.trained.labels
+        begin = 0 if self.trained.options.get("init_token") is None else 1
+        places = begin + np.cumsum([0, *map(len, words)])[: len(words)]
+        outside = labels.index(OUTSIDE) if OUTSIDE in labels else 0
+        found = np.tile(np.eye(len(labels))[outside], (len(words), 1))
+        kept = places < len(logits)
+        found[kept] = _softmax(logits[places[kept]])
+        return found
+
+    def _logits(self, sequences: Sequence[Indices], batch_size: int) -> list[Array]:
+        """The head's output for each sequence, without padding; those of like length go together."""
         import torch
 
         pad = self.hub.task.source_dictionary.pad()
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        found: dict[int, Any] = {}
+        found: dict[int, Array] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             tokens = torch.nn.utils.rnn.pad_sequence(
@@ -161,46 +159,16 @@ class Predictor:
                 padding_value=pad,
             )
             with torch.no_grad():
-                logits = self.hub.predict(self.head, tokens, return_logits=True)
-            found.update(zip(batch, logits.double().cpu().numpy()))
-        return np.stack([found[index] for index in range(len(sequences))])
+                logits = self.hub.predict(self.trained.head, tokens, return_logits=True)
+            for index, output in zip(batch, logits.double().cpu().numpy()):
+                found[index] = output if output.ndim == 1 else output[: len(sequences[index])]
+        return [found[index] for index in range(len(sequences))]
 
 
-def task_name(task: Any) -> str:
-    """fairseq's name of a task."""
-    from fairseq.tasks import TASK_REGISTRY
-
-    return next((name for name, cls in TASK_REGISTRY.items() if type(task) is cls), "?")
-
-
-def class_names(task: Any) -> list[str]:
-    """Names of the classes by their numbers."""
-    dictionary = task.label_dictionary
-    first = dictionary.nspecial
-    return [dictionary[first + index] for index in range(task.cfg.num_classes)]
+def _softmax(logits: Array) -> Array:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def _symbol(index: int | None) -> Indices:
     return np.array([] if index is None else [index], dtype=np.int64)
-
-
-def encode_examples(encoder: TextEncoder, examples: Sequence[Sequence[str]]) -> list[list[Indices]]:
-    """The subwords of every text of every example."""
-    flat = encoder.encode_batch([text for texts in examples for text in texts])
-    pieces = iter(flat)
-    return [[next(pieces) for _ in texts] for texts in examples]
-
-
-def ensemble(predictions: Sequence[Array], how: str) -> Array:
-    """One (N, C) array of several models'.
-
-    Args:
-        how: ``mean``, or ``majority``: shares of the votes, and the mean as a tie-breaker too small to
-            outweigh a vote. Of scores (C = 1) always the mean.
-    """
-    stacked = np.stack(predictions)
-    mean = stacked.mean(axis=0)
-    if how == "mean" or len(predictions) == 1 or mean.shape[1] == 1:
-        return mean
-    votes = np.eye(mean.shape[1])[stacked.argmax(axis=2)].mean(axis=0)
-    return votes + mean / (2 * len(predictions))
