@@ -158,7 +158,7 @@ def _format(name: str, read: Callable[[Path], dict[str, Pairs]], folder: str) ->
         "ranking",
         ("0", "1"),
         lambda path: {split: pairs.split for split, pairs in read(path).items()},
-        folders=(folder,),
+        folders=(folder, f"glue/{folder}"),
         rows=lambda path: {split: pairs.rows for split, pairs in read(path).items()},
     )
 
