@@ -269,14 +269,15 @@ def predict_glue(arguments: argparse.Namespace) -> str:
 @contextlib.contextmanager
 def only_output() -> Iterator[None]:
     """Keep the output for predictions: fairseq logs there, its whole configuration included."""
-    logger = logging.getLogger("fairseq")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    levels = {name: logging.getLogger(name).level for name in ("fairseq", "adv_plugins")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
