@@ -21,7 +21,7 @@ def matthews(predictions: np.ndarray, targets: np.ndarray) -> float:
 
 
 def f1(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """F1 of class 1, of two classes (MRPC, QQP)."""
+    """F1 of 1, the positive one of two classes (MRPC, QQP)."""
     from sklearn.metrics import f1_score
 
     return f1_score(targets, predictions, pos_label=1, zero_division=0)

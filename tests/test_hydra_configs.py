@@ -73,9 +73,9 @@ def test_values_are_the_recipes(hydra_train, monkeypatch, method):
     (ours,) = seen
 
     monkeypatch.setattr(recipes, "count_rows", lambda data: RTE_EXAMPLES)
-    places = {"arch": "roberta_large", "save_dir": Path("out/checkpoints"), "seed": 1}
+    start = recipes.Start(("--arch", "roberta_large"), Path("y.pt"))
     command = recipes.get_recipe("RTE", method).command(
-        Path("x"), **places, precision="fp16", checkpoint=Path("y.pt")
+        Path("x"), start=start, save_dir=Path("out/checkpoints"), seed=1, precision="fp16"
     )
     theirs = training.parse(command[1:])
     for cfg in (ours, theirs):

@@ -7,6 +7,7 @@ import torch
 from fairseq import metrics
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
+from fairseq.data import Dictionary
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -147,3 +148,20 @@ def test_a_metric_of_the_wrong_kind_is_refused(options, message):
 def test_the_stock_name_is_taken_over():
     assert CRITERION_REGISTRY["sentence_prediction"] is SentencePredictionMetricsCriterion
     assert CRITERION_DATACLASS_REGISTRY["sentence_prediction"] is SentencePredictionMetricsConfig
+
+
+@pytest.mark.parametrize("order", [("0", "1"), ("1", "0"), ("no", "yes")])
+def test_f1_is_that_of_the_label_1_whatever_its_number(binary, order):
+    """fairseq numbers MRPC's more frequent label, "1", as class 0."""
+    logits, classes = binary
+    task = tiny.Task("classification")
+    task._label_dictionary = Dictionary()
+    for label in order:
+        task._label_dictionary.add_symbol(label)
+    config = SentencePredictionMetricsConfig(report_acc_and_f1=True)
+    values = validate(SentencePredictionMetricsCriterion(config, task), uneven_batches(logits, classes))
+    positive = order.index("1") if "1" in order else 1
+    truth, found = classes.numpy() == positive, logits.argmax(1).numpy() == positive
+    assert values["f1"] == round(100 * f1_score(truth, found), 2)
+    mean = (100 * np.mean(truth == found) + 100 * f1_score(truth, found)) / 2
+    assert values["acc_and_f1"] == pytest.approx(mean, abs=0.01)

@@ -29,7 +29,8 @@ class SentencePredictionMetricsConfig(SentencePredictionConfig):
         default=False, metadata={"help": "report Matthews correlation, as mcc (CoLA)"}
     )
     report_acc_and_f1: bool = field(
-        default=False, metadata={"help": "report f1 and acc_and_f1, its mean with accuracy"}
+        default=False,
+        metadata={"help": "report f1 of the label 1 and acc_and_f1, its mean with accuracy (MRPC, QQP)"},
     )
     report_pearson_and_spearman: bool = field(
         default=False,
@@ -55,6 +56,7 @@ class SentencePredictionMetricsCriterion(SentencePredictionCriterion):
             if (flag == "report_pearson_and_spearman") != cfg.regression_target:
                 needs = "needs" if not cfg.regression_target else "cannot be used with"
                 raise ValueError(f"{option} {needs} --regression-target")
+        self.positive = positive_class(task)
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Any:
         """fairseq's triple; ``predictions`` and ``targets`` are (N,) float64 arrays."""
@@ -64,8 +66,12 @@ class SentencePredictionMetricsCriterion(SentencePredictionCriterion):
             loss, sample_size, logging_output = super().forward(model, sample, reduce)
         logits = outputs[0]
         predictions = logits.view(-1) if self.regression_target else logits.argmax(dim=1)
+        targets = sample["target"].view(-1)
+        if "report_acc_and_f1" in self.reported:
+            # Whether it is the positive class; accuracy is the same for two classes.
+            predictions, targets = predictions == self.positive, targets == self.positive
         logging_output["predictions"] = _array(predictions)
-        logging_output["targets"] = _array(sample["target"].view(-1))
+        logging_output["targets"] = _array(targets)
         logging_output["reported"] = self.reported
         return loss, sample_size, logging_output
 
@@ -85,6 +91,17 @@ class SentencePredictionMetricsCriterion(SentencePredictionCriterion):
     def logging_outputs_can_be_summed(self) -> bool:
         """Arrays of predictions cannot."""
         return self.training or not self.reported
+
+
+def positive_class(task: Any) -> int:
+    """The number of the class whose F1 counts: the label "1" of GLUE's files, else class 1.
+
+    fairseq numbers classes by how frequent they are, and "1" is MRPC's most frequent label: class 0.
+    """
+    labels = getattr(task, "label_dictionary", None)
+    if labels is None or "1" not in labels.indices:
+        return 1
+    return labels.index("1") - labels.nspecial
 
 
 def _array(tensor: torch.Tensor) -> Any:
