@@ -6,6 +6,7 @@ in the same backward pass. They are kept here and added when the trainer calls i
 and clipping stay fairseq's.
 """
 
+from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -74,11 +75,10 @@ class KeptGradients:
         loss = loss * self._scale
         take = _through_backward if self._use_backward else _through_grad
         input_gradients, gradients = take(loss, inputs, self._parameters)
-        for index, gradient in enumerate(gradients):
+        for index, gradient in enumerate(_owned(gradients, input_gradients)):
             if gradient is not None:
-                # Not in place: autograd may hand one tensor to two parameters.
                 kept = self._values.get(index)
-                self._values[index] = gradient if kept is None else kept + gradient
+                self._values[index] = gradient if kept is None else kept.add_(gradient)
         return [full_precision(gradient) / self._scale for gradient in input_gradients]
 
     def attach(self, loss: Tensor) -> Tensor:
@@ -94,6 +94,23 @@ class KeptGradients:
             list(values.values()),
             *[self._parameters[index] for index in values],
         )
+
+
+def _owned(gradients: Sequence[Optional[Tensor]], others: Sequence[Tensor]) -> List[Optional[Tensor]]:
+    """``gradients``, none of which shares memory with another tensor, so they can be added in place.
+
+    autograd may hand one tensor to two parameters, and a view (such as an expanded scalar).
+    """
+    uses = Counter(
+        tensor.untyped_storage().data_ptr() for tensor in (*gradients, *others) if tensor is not None
+    )
+    return [
+        gradient.clone()
+        if gradient is not None
+        and (not gradient.is_contiguous() or uses[gradient.untyped_storage().data_ptr()] > 1)
+        else gradient
+        for gradient in gradients
+    ]
 
 
 def _through_grad(
@@ -152,6 +169,6 @@ class _Attach(torch.autograd.Function):
         ctx.loss_scale.remember(scale)
         factor = scale / ctx.kept_scale
         gradients, scaled = ctx.gradients, []
-        while gradients:  # each kept gradient is freed as its scaled copy is made
-            scaled.append(gradients.pop(0) * factor)
+        while gradients:  # they are nobody else's: scaled in place
+            scaled.append(gradients.pop(0).mul_(factor))
         return (scale, None, None, None, *scaled)

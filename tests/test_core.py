@@ -173,3 +173,25 @@ def test_repeated_batch():
     twice = repeat_sample(sample, 2)
     assert twice["target"].tolist() == [[1], [2], [1], [2]]
     assert twice["ntokens"] == 14 and twice["net_input"]["n"].tolist() == [0, 1, 0, 1]
+
+
+def test_kept_gradients_that_share_memory_are_not_added_twice():
+    """autograd gives both terms of a sum one tensor, and a bias summed over rows a view."""
+    torch.manual_seed(1)
+    model = torch.nn.ParameterDict(
+        {name: torch.nn.Parameter(torch.randn(3)) for name in ("a", "b", "c")}
+    )
+
+    def loss(power):
+        total = model["a"] + model["b"]
+        return (total * model["c"]).pow(power).sum() + total.sum()
+
+    kept = KeptGradients(model, LossScale())
+    for power in (2, 3, 4):
+        kept.backward(loss(power), [])
+    kept.attach(loss(5)).backward()
+    ours = {name: parameter.grad.clone() for name, parameter in model.items()}
+    model.zero_grad()
+    sum(loss(power) for power in (2, 3, 4, 5)).backward()
+    for name, parameter in model.items():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-5, atol=1e-5)
