@@ -29,7 +29,8 @@ def check_available(option: str, labels: Sequence[str]) -> None:
         import seqeval.metrics.sequence_labeling  # noqa: F401
     except ImportError:
         raise ValueError(
-            f"{option} needs the package seqeval: pip install --use-pep517 seqeval, or leave the option out"
+            f"{option} needs the package seqeval: pip install --use-pep517 seqeval, or leave the "
+            "option out"
         ) from None
     for label in labels:
         if not ENTITY_LABEL.fullmatch(label):
