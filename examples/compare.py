@@ -179,7 +179,7 @@ def compare(comparison: Comparison, began: float) -> dict[str, Any]:
     execute(tried["plain"], arguments, began)
     plain = best_of(tried["plain"])
     if plain is None:
-        raise RuntimeError(f"every plain run failed; see {tried['plain'][0].log}")
+        raise runs.TrainingError(f"every plain run failed; see {tried['plain'][0].log}")
     others = [method for method in arguments.methods if method != "plain"]
     tried.update({method: comparison.search_runs(method, plain["lr"]) for method in others})
     execute([run for method in others for run in tried[method]], arguments, began)
@@ -218,6 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"compare.py: error: {error}", file=sys.stderr)
         return 2
+    except runs.TrainingError as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 1
     for summary in summaries:
         print(f"\n{comparison_table.text(summary)}")
     plot = comparison_table.plot(summaries, arguments.out_dir / "comparison.png")

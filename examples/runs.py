@@ -22,6 +22,10 @@ FAILURE = "failure.json"
 LOG = "train.log"
 
 
+class TrainingError(RuntimeError):
+    """A training failed; the message says where its log is."""
+
+
 @dataclass
 class Run:
     """One training: a recipe's command and where its files go."""

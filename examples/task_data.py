@@ -10,8 +10,6 @@ import recipes
 
 sys.path.append(str(recipes.EXAMPLES.parent / "scripts"))
 
-GLUE = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI")
-
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -74,6 +72,8 @@ def prepare_data(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Path:
             "with the official files to make it from"
         )
     request = [*tokenizer_options(arguments), f"--out-dir={arguments.data_bin}", "--task", recipe.task]
+    from glue_format import TASKS as GLUE
+
     if recipe.task in GLUE:
         import preprocess_glue
 

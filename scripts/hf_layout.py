@@ -33,7 +33,7 @@ class Family:
     """What a ``model_type`` of Hugging Face's config.json means.
 
     prefix: of the encoder's weights under a head; class_name: of the library's classes;
-    separators: between two sentences; first_position: the row of the first token's position.
+    separators: between two sentences; tokenizer: the kind of its files.
     """
 
     prefix: str
@@ -83,9 +83,7 @@ WORDS = f"{ENCODER}embed_tokens.weight"
 # Weights whose rows belong to words.
 BY_WORD = (WORDS, f"{LM_HEAD}weight", f"{LM_HEAD}bias")
 # What has no place in fairseq's model: the pooler belongs to the next-sentence task, or to a head.
-LEFT_OUT = re.compile(
-    r"pooler\.|.*position_ids$|cls\.seq_relationship|.*decoder\.bias$|classifier\.|.*beta$"
-)
+LEFT_OUT = re.compile(r"pooler\.|.*position_ids$|cls\.seq_relationship|.*decoder\.bias$|classifier\.")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -147,6 +147,12 @@ def test_bad_requests_name_the_knob(own, message, data, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_when_plain_fine_tuning_fails_it_says_where_to_look(data, tmp_path, capsys):
+    own = ("--methods", "plain", "rapt", "--seeds", "1")
+    assert compare.main([*request(tmp_path, *own), "--num-classes", "1"]) == 1
+    assert "every plain run failed; see" in capsys.readouterr().err
+
+
 def test_a_missing_checkpoint_stops_it(data, tmp_path, capsys):
     arguments = [str(a) for a in request(tmp_path) if a != "--from-scratch"]
     assert compare.main([*arguments[:1], "--checkpoint", str(Path("no.pt")), *arguments[1:]]) == 2
