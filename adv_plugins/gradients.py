@@ -6,14 +6,12 @@ in the same backward pass. They are kept here and added when the trainer calls i
 and clipping stay fairseq's.
 """
 
-from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from adv_plugins.divergence import full_precision
-from adv_plugins.dropout import recomputes_activations
 
 
 class LossScale:
@@ -50,103 +48,62 @@ class KeptGradients:
 
     def __init__(self, model: nn.Module, loss_scale: LossScale) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._values: Dict[int, Tensor] = {}
+        self._values: List[Optional[Tensor]] = [None] * len(self._parameters)
         self._loss_scale = loss_scale
         self._scale: Optional[Tensor] = None
         self._half_precision = torch.is_autocast_enabled() or any(
             p.dtype == torch.float16 for p in self._parameters
         )
-        # fairseq's checkpoint_wrapper recomputes inside a custom Function, which torch lets run
-        # under .backward() only.
-        self._use_backward = recomputes_activations(model)
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor]) -> List[Tensor]:
         """One backward pass through ``loss``.
 
+        The kept gradients stand in for every ``.grad`` meanwhile, so that autograd adds to them in
+        place, parameter by parameter: there is never more than one copy of them. (And fairseq's
+        activation checkpointing runs under ``.backward()`` only.)
+
         Args:
-            loss: scalar, the summed loss of an inner pass.
-            inputs: tensors of its graph (leaves or not) whose gradient is wanted.
+            loss: scalar, the summed loss of an inner pass; not of the distributed wrapper's, which
+                would reduce what is kept.
+            inputs: tensors of its graph (leaves or not, no parameters) whose gradient is wanted.
 
         Returns:
             d loss / d input for each input, in the input's shape, at least float32 and without
             the loss scale.
         """
         self._scale = self._loss_scale.current(loss, half_precision=self._half_precision)
-        loss = loss * self._scale
-        take = _through_backward if self._use_backward else _through_grad
-        input_gradients, gradients = take(loss, inputs, self._parameters)
-        for index, gradient in enumerate(_owned(gradients, input_gradients)):
-            if gradient is not None:
-                kept = self._values.get(index)
-                self._values[index] = gradient if kept is None else kept.add_(gradient)
-        return [full_precision(gradient) / self._scale for gradient in input_gradients]
+        before = [parameter.grad for parameter in self._parameters]
+        for parameter, kept in zip(self._parameters, self._values):
+            parameter.grad = kept
+        for tensor in inputs:
+            tensor.retain_grad()
+        try:
+            (loss * self._scale).backward()
+            gradients = [
+                torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs
+            ]
+        finally:
+            self._values = [parameter.grad for parameter in self._parameters]
+            for parameter, gradient in zip(self._parameters, before):
+                parameter.grad = gradient
+            for tensor in inputs:
+                tensor.grad = None
+        return [full_precision(gradient) / self._scale for gradient in gradients]
 
     def attach(self, loss: Tensor) -> Tensor:
         """``loss``, unchanged in value, whose backward also delivers the kept gradients.
 
         Only parameters that did get a gradient take part: DDP would meet an unused one twice.
         """
-        values, self._values = self._values, {}
+        kept = [(p, value) for p, value in zip(self._parameters, self._values) if value is not None]
+        self._values = [None] * len(self._parameters)
         return _Attach.apply(
             loss,
             self._loss_scale,
             torch.ones_like(loss) if self._scale is None else self._scale,
-            list(values.values()),
-            *[self._parameters[index] for index in values],
+            [value for _, value in kept],
+            *[parameter for parameter, _ in kept],
         )
-
-
-def _owned(gradients: Sequence[Optional[Tensor]], others: Sequence[Tensor]) -> List[Optional[Tensor]]:
-    """``gradients``, none of which shares memory with another tensor, so they can be added in place.
-
-    autograd may hand one tensor to two parameters, and a view (such as an expanded scalar).
-    """
-    uses = Counter(
-        tensor.untyped_storage().data_ptr() for tensor in (*gradients, *others) if tensor is not None
-    )
-    return [
-        gradient.clone()
-        if gradient is not None
-        and (not gradient.is_contiguous() or uses[gradient.untyped_storage().data_ptr()] > 1)
-        else gradient
-        for gradient in gradients
-    ]
-
-
-def _through_grad(
-    loss: Tensor, inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
-) -> Tuple[List[Tensor], List[Optional[Tensor]]]:
-    gradients = torch.autograd.grad(loss, [*inputs, *parameters], allow_unused=True)
-    return _zeros_for_none(inputs, gradients[: len(inputs)]), list(gradients[len(inputs) :])
-
-
-def _through_backward(
-    loss: Tensor, inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
-) -> Tuple[List[Tensor], List[Optional[Tensor]]]:
-    """The same by ``loss.backward()``, leaving every ``.grad`` as it was (also after an error)."""
-    before = [parameter.grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    for tensor in inputs:
-        tensor.retain_grad()
-    try:
-        loss.backward()
-        return (
-            _zeros_for_none(inputs, [tensor.grad for tensor in inputs]),
-            [parameter.grad for parameter in parameters],
-        )
-    finally:
-        for tensor in inputs:
-            tensor.grad = None
-        for parameter, gradient in zip(parameters, before):
-            parameter.grad = gradient
-
-
-def _zeros_for_none(inputs: Sequence[Tensor], gradients: Sequence[Optional[Tensor]]) -> List[Tensor]:
-    return [
-        torch.zeros_like(tensor) if gradient is None else gradient
-        for tensor, gradient in zip(inputs, gradients)
-    ]
 
 
 class _Attach(torch.autograd.Function):

@@ -87,7 +87,8 @@ def test_the_loss_scale_multiplies_inner_passes_and_dummy_batches_are_forgotten(
 
     def step(outer_scale):
         kept = KeptGradients(model, scale)
-        (gradient,) = kept.backward(weight * 2, [weight])
+        delta = torch.zeros((), requires_grad=True)
+        (gradient,) = kept.backward((weight + delta) * 2, [delta])
         inner.append(kept._values[0].item())
         weight.grad = None
         (kept.attach(weight * 5) * outer_scale).backward()
@@ -106,8 +107,10 @@ def test_frozen_parameters_and_unused_inputs_take_no_part():
     model.frozen = torch.nn.Parameter(torch.tensor(2.0), requires_grad=False)
     unused = torch.ones(2, requires_grad=True)
     kept = KeptGradients(model, LossScale())
-    gradients = kept.backward(model.weight * model.frozen, [model.weight, unused])
-    assert gradients[0].item() == 2.0 and gradients[1].tolist() == [0.0, 0.0]
+    used = torch.ones((), requires_grad=True)
+    gradients = kept.backward(model.weight * used * model.frozen, [used, unused])
+    assert gradients[0].item() == 6.0 and gradients[1].tolist() == [0.0, 0.0]
+    assert used.grad is None and unused.grad is None
     kept.attach(model.weight * 5).backward()
     assert model.weight.grad.item() == 7.0 and model.frozen.grad is None
     # What was delivered is not delivered again.
@@ -120,7 +123,8 @@ def test_a_float16_model_starts_with_fairseqs_first_loss_scale():
     model = torch.nn.Linear(1, 1, bias=False).half()
     kept = KeptGradients(model, LossScale())
     x = torch.full((1, 1), 1e-7, dtype=torch.float16)  # times 128 it does not vanish
-    (gradient,) = kept.backward(model(x).float().sum(), [model.weight])
+    x.requires_grad_()
+    (gradient,) = kept.backward(model(x).float().sum(), [x])
     assert gradient.dtype == torch.float32 and kept._values[0].item() > 0
     assert kept._scale.item() == LossScale.FIRST_HALF_PRECISION_SCALE
 
@@ -195,3 +199,17 @@ def test_kept_gradients_that_share_memory_are_not_added_twice():
     sum(loss(power) for power in (2, 3, 4, 5)).backward()
     for name, parameter in model.items():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_there_is_one_copy_of_the_kept_gradients():
+    """Inner passes and the trainer's backward add to it in place, and it ends as ``.grad``."""
+    model, sample = tiny.model("classification"), tiny.sample("classification")
+    kept = KeptGradients(model, LossScale())
+    places = []
+    for _ in range(3):
+        kept.backward(tiny.logits_and_loss("classification", model, sample)[1], [])
+        places.append([v.data_ptr() for v in kept._values if v is not None and v.dim() > 1])
+    kept.attach(tiny.logits_and_loss("classification", model, sample)[1]).backward()
+    matrices = [p for p in model.parameters() if p.grad is not None and p.dim() > 1]
+    places.append([parameter.grad.data_ptr() for parameter in matrices])
+    assert places[0] and all(place == places[0] for place in places)
