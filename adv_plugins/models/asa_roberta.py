@@ -19,6 +19,7 @@ from fairseq.models.roberta.model import (
     roberta_large_architecture,
 )
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from adv_plugins.divergence import full_precision
 
@@ -86,7 +87,7 @@ class _Reversed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mask: Tensor) -> Tensor:  # type: ignore[override]
-        return mask.clone()
+        return mask.view_as(mask)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
@@ -110,9 +111,33 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
         scores: (..., T, T) float32, -inf at padding; mask: the same or broadcast, 1 on a masked unit,
             and never on all of a row.
     """
-    largest = scores.masked_fill(mask > 0.5, -math.inf).amax(dim=-1, keepdim=True).detach()
-    weights = torch.exp((scores - largest).clamp(max=LARGEST_LEAD)) * (1 - mask)
-    return weights / weights.sum(dim=-1, keepdim=True)
+    return _MaskedSoftmax.apply(scores, mask)
+
+
+class _MaskedSoftmax(torch.autograd.Function):
+    """With r = exp(s - largest) / sum exp(s - largest) (1 - mu), a = r (1 - mu). For the gradient
+    G of a, and h = r (G - sum a G): that of s is h (1 - mu), that of mu is -h.
+
+    By hand, as autograd would hold five tensors of the size of the scores for it instead of one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        largest = scores.masked_fill(mask > 0.5, -math.inf).amax(dim=-1, keepdim=True)
+        keep = 1 - mask
+        ratio = (scores - largest).clamp_(max=LARGEST_LEAD).exp_()
+        weights = ratio * keep
+        total = weights.sum(dim=-1, keepdim=True)
+        ctx.save_for_backward(ratio.div_(total), keep)
+        return weights.div_(total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        ratio, keep = ctx.saved_tensors
+        mean = (gradient * ratio).mul_(keep).sum(dim=-1, keepdim=True)
+        change = (gradient - mean).mul_(ratio)
+        return change * keep, -change.sum_to_size(keep.shape)
 
 
 def _heads(attention: nn.Module, projected: Tensor) -> Tensor:
