@@ -7,7 +7,8 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from adv_plugins.dropout import drops_layers, recomputes_activations
+from adv_plugins.dropout import drops_layers
+from adv_plugins.gradients import check_one_reduction
 from adv_plugins.models.asa_roberta import adversaries, biased
 from adv_plugins.perturbation import captured_features, unwrap
 
@@ -42,9 +43,11 @@ class AsaGame:
             the clean ``BasePass``, the scalar to add to the objective, and what to log.
 
         Raises:
-            ValueError: the model has no adversaries, or recomputes activations.
+            ValueError: the model has no adversaries, drops layers, or is in a distributed wrapper that
+                cannot reduce the gradients of two passes.
         """
         module = unwrap(model)
+        check_one_reduction(model)
         check_adversaries(module)
         features: Any = captured_features if self.pre_training else nullcontext
         with features(module) as clean_features:
@@ -88,8 +91,3 @@ def check_adversaries(model: nn.Module) -> None:
         )
     if drops_layers(model):
         raise ValueError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")
-    if recomputes_activations(model):
-        raise ValueError(
-            "ASA cannot train its adversary under --checkpoint-activations, which hides the masks "
-            "of the forward pass from the penalty: leave that flag out"
-        )

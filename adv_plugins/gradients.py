@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from adv_plugins.divergence import full_precision
+from adv_plugins.dropout import drops_layers, recomputes_activations
+from adv_plugins.perturbation import unwrap
 
 
 class LossScale:
@@ -37,6 +39,24 @@ class LossScale:
         """A worker without data multiplies its dummy loss by 0: that scale is not remembered."""
         previous = torch.ones_like(scale) if self._scale is None else self._scale.to(scale)
         self._scale = torch.where(scale != 0, scale.detach(), previous)
+
+
+def check_one_reduction(model: nn.Module) -> None:
+    """For methods of several passes: whether a distributed wrapper reduces each gradient once.
+
+    Raises:
+        ValueError: torch's DistributedDataParallel would reduce a parameter twice, or not at all.
+    """
+    module = unwrap(model)
+    while model is not module:
+        if isinstance(model, nn.parallel.DistributedDataParallel) and (
+            drops_layers(module) or recomputes_activations(module)
+        ):
+            raise ValueError(
+                "with --encoder-layerdrop or --checkpoint-activations this criterion needs "
+                "--ddp-backend legacy_ddp: pytorch_ddp cannot follow which parameters its passes use"
+            )
+        model = model.module
 
 
 class KeptGradients:

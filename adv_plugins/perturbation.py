@@ -9,7 +9,7 @@ So a pass is a list of calls, and a perturbation is a list of tensors, one for e
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     while isinstance(getattr(model, "module", None), nn.Module):
         model = model.module
     return model
-
-
-def is_torch_ddp(model: nn.Module) -> bool:
-    """Whether torch's own DistributedDataParallel is among the wrappers of ``model``."""
-    while isinstance(getattr(model, "module", None), nn.Module):
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            return True
-        model = model.module
-    return False
 
 
 def word_embedding(model: nn.Module) -> nn.Embedding:
@@ -99,6 +90,20 @@ def perturbed(module: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
         handle.remove()
     if remaining:
         raise RuntimeError(f"{len(remaining)} of {len(deltas)} perturbations were not used")
+
+
+@contextlib.contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within the context ``module`` computes this instead; its hooks stay."""
+    before = vars(module).get("forward")  # activation checkpointing puts one on the instance
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward  # which brings the class's own back
+        else:
+            module.forward = before  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -370,17 +370,11 @@ def test_the_masked_proportion_of_each_layer_is_a_meter():
     assert values["penalty_loss"] == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_model_without_adversaries_and_checkpointing_are_refused():
-    from fairseq.modules.checkpoint_activations import checkpoint_wrapper
-
+def test_models_that_cannot_play_are_refused():
     kind = "classification"
     sample = tiny.sample(kind)
     with pytest.raises(ValueError, match="RobertaModel has none: give --arch asa_roberta"):
         criterion(kind)(tiny.model(kind), sample)
-    built = model(kind)
-    checkpoint_wrapper(built.encoder.sentence_encoder.layers[0])
-    with pytest.raises(ValueError, match="--checkpoint-activations"):
-        criterion(kind)(built, sample)
     built = model(kind, encoder_layerdrop=0.5, encoder_layers=6)
     assert len(adversaries(built)) == 6
     with pytest.raises(ValueError, match="--encoder-layerdrop 0"):

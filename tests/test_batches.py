@@ -127,9 +127,17 @@ def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp
         assert elements == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["rat_criterion", "freelb_criterion"])
-def test_what_torchs_ddp_cannot_follow_is_refused(name):
-    model = tiny.model("classification", encoder_layerdrop=0.5)
+@pytest.mark.parametrize(
+    "name,model",
+    [
+        ("rat_criterion", dict(encoder_layerdrop=0.5)),
+        ("freelb_criterion", dict(encoder_layerdrop=0.5)),
+        ("freelb_criterion", dict(checkpoint_activations=True)),
+        ("asa_criterion", dict(checkpoint_activations=True)),
+    ],
+)
+def test_what_torchs_ddp_cannot_follow_is_refused(name, model):
+    model = tiny.model("classification", AsaRobertaModel, **model)
 
     class Ddp(torch.nn.parallel.DistributedDataParallel):
         def __init__(self, module):

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 
@@ -81,6 +82,32 @@ def test_an_evaluated_model_or_no_gradients_mean_the_stock_criterion_too(method)
     assert not own & set(criterion(model.eval(), sample)[2])
     with torch.no_grad():
         assert not own & set(criterion(model.train(), sample)[2])
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("kind", ["classification", "multiple-choice", "masked-lm"])
+@pytest.mark.parametrize("more", [{}, {"asa_weight": 1.0}])
+def test_recomputed_activations_change_nothing(float64, method, kind, more):
+    """--checkpoint-activations: the same objective, logs, gradients and random stream."""
+    if more and method.name == "asa_criterion":
+        pytest.skip("an option of the others")
+    rates = dict(dropout=tiny.DROPOUT, attention_dropout=tiny.DROPOUT)
+    sample = tiny.sample(kind)
+    criterion = tiny.criterion(method.name, kind, **method.on, **more)
+    results = []
+    for recomputed in (False, True):
+        model = tiny.model(kind, AsaRobertaModel, **rates)
+        computed = []
+        for layer in model.encoder.sentence_encoder.layers:
+            layer.fc1.register_forward_pre_hook(lambda *_: computed.append(1))
+            if recomputed:
+                checkpoint_wrapper(layer)
+        torch.manual_seed(3)
+        loss, _, log = criterion(model, sample)
+        loss.backward()
+        results.append((loss, log, tiny.gradients(model), torch.rand(1)))
+        results[-1] += (len(computed) / (1 + recomputed),)
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
 
 
 class Wrapper(torch.nn.Module):
@@ -171,7 +198,8 @@ def test_it_changes_the_gradients_and_logs_its_meters(method, kind):
 def state(model):
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     rates = [m.p for m in model.modules() if hasattr(m, "p")]
-    return {k: v.clone() for k, v in model.state_dict().items()}, hooks, rates
+    replaced = sum("forward" in vars(m) for m in model.modules())
+    return {k: v.clone() for k, v in model.state_dict().items()}, hooks, rates, replaced
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)

@@ -58,7 +58,7 @@ class AsaCriterion(WrappingCriterion):
 
     Raises:
         ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
-            batch) a model without adversaries or with activation checkpointing.
+            batch) a model without adversaries or one that drops layers.
     """
 
     def __init__(self, cfg: AsaCriterionConfig, task: Any) -> None:

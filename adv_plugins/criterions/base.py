@@ -27,9 +27,8 @@ from adv_plugins.criterions.token_classification import (
     TokenClassificationCriterionConfig,
 )
 from adv_plugins.divergence import DIVERGENCES, get_divergence
-from adv_plugins.dropout import drops_layers, recomputes_activations
-from adv_plugins.gradients import KeptGradients, LossScale
-from adv_plugins.perturbation import captured_outputs, is_torch_ddp, unwrap
+from adv_plugins.gradients import KeptGradients, LossScale, check_one_reduction
+from adv_plugins.perturbation import captured_outputs, unwrap
 
 # The stock criterion of each task that can be wrapped.
 BASE_OF_TASK = {
@@ -218,13 +217,8 @@ class WrappingCriterion(FairseqCriterion):
         Raises:
             ValueError: torch's DistributedDataParallel would reduce a parameter twice.
         """
-        module = unwrap(model)
-        if is_torch_ddp(model) and (drops_layers(module) or recomputes_activations(module)):
-            raise ValueError(
-                "with --encoder-layerdrop or --checkpoint-activations this criterion needs "
-                "--ddp-backend legacy_ddp: pytorch_ddp cannot follow which parameters its passes use"
-            )
-        return KeptGradients(module, self.loss_scale)
+        check_one_reduction(model)
+        return KeptGradients(unwrap(model), self.loss_scale)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:

@@ -8,7 +8,8 @@ The model is fairseq's RoBERTa; each self-attention only carries two more linear
 import contextlib
 import logging
 import math
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from fairseq.models import register_model, register_model_architecture
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from adv_plugins.divergence import full_precision
+from adv_plugins.perturbation import replaced_forward
 
 logger = logging.getLogger(__name__)
 
@@ -174,37 +176,66 @@ def masked_attention(
 
 def adversaries(model: nn.Module) -> List[nn.Module]:
     """The self-attentions of ``model`` that carry an adversary, lowest first."""
-    return [module for module in model.modules() if hasattr(module, "adversary")]
+    return [layer.self_attn for layer in _attacked_layers(model)]
+
+
+def _attacked_layers(model: nn.Module) -> List[nn.Module]:
+    return [m for m in model.modules() if hasattr(getattr(m, "self_attn", None), "adversary")]
 
 
 @contextlib.contextmanager
 def biased(model: nn.Module) -> Iterator[List[List[Tensor]]]:
     """Within the context every self-attention of ``model`` is masked by its adversary.
 
+    Works with ``--checkpoint-activations``, also when the backward runs after the context: what such a
+    layer computes again is the masked layer, which returns its masked proportion as a second output.
+
     Yields:
         for each layer a list that gets the (B,) masked proportion, one entry a call of the model.
     """
     proportions: List[List[Tensor]] = []
-    patched = adversaries(model)
-
-    def make_forward(attention: nn.Module, calls: List[Tensor]) -> Any:
-        def forward(query: Tensor, *args: Any, key_padding_mask: Any = None, **kwargs: Any) -> Any:
-            mask, proportion = attention.adversary(query, key_padding_mask)
-            calls.append(proportion)
-            reversed_mask = _Reversed.apply(mask)
-            return masked_attention(attention, query, key_padding_mask, reversed_mask), None
-
-        return forward
-
-    try:
-        for attention in patched:
+    with contextlib.ExitStack() as stack:
+        for layer in _attacked_layers(model):
             proportions.append([])
-            # On the instance, so that deleting it brings the class's own back.
-            attention.forward = make_forward(attention, proportions[-1])
+            forward = _masked_forward(layer, proportions[-1])
+            stack.enter_context(replaced_forward(layer, forward))
         yield proportions
-    finally:
-        for attention in patched:
-            vars(attention).pop("forward", None)
+
+
+def _masked_forward(layer: nn.Module, proportions: List[Tensor]) -> Callable[..., Tensor]:
+    """The forward of a Transformer layer whose attention its adversary masks."""
+    outer = layer.forward
+    plain = getattr(layer, "precheckpoint_forward", outer)
+
+    def masked(*args: Any, **kwargs: Any) -> Tuple[Tensor, Tensor]:
+        with _masked_by_adversary(layer.self_attn) as proportion:
+            output = plain(*args, **kwargs)
+        return output, proportion[0]
+
+    # fairseq's checkpoint_wrapper makes the forward a partial of what it computes and computes again.
+    compute = masked if plain is outer else partial(outer.func, masked, *outer.args[1:])
+
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
+        output, proportion = compute(*args, **kwargs)
+        proportions.append(proportion)
+        return output
+
+    return forward
+
+
+@contextlib.contextmanager
+def _masked_by_adversary(attention: nn.Module) -> Iterator[List[Tensor]]:
+    """Within the context ``attention`` is masked; yields a list that gets the masked proportion."""
+    proportions: List[Tensor] = []
+
+    def forward(query: Tensor, *args: Any, key_padding_mask: Any = None, **kwargs: Any) -> Any:
+        mask, proportion = attention.adversary(query, key_padding_mask)
+        proportions.append(proportion)
+        reversed_mask = _Reversed.apply(mask)
+        return masked_attention(attention, query, key_padding_mask, reversed_mask), None
+
+    with replaced_forward(attention, forward):
+        yield proportions
 
 
 @register_model("asa_roberta")
