@@ -1,14 +1,17 @@
-"""Two passes that differ only from some layer on, computed as one: the batch is doubled there.
+"""Two passes that differ only from some layer on: what lies below is computed once.
 
-Below the fork the two passes are the same and are computed once; from it on the first half of the
-batch is the clean pass and the second half the noisy one. Only hooks: no model code is copied.
+:func:`forked` computes them as one, whose batch is doubled there: from the fork on its first half is
+the clean pass and its second half the noisy one. :func:`resumed` starts a pass of its own there, from
+the hidden states that :func:`hidden_states` caught. Only hooks: no model code is copied.
 """
 
 import contextlib
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+
+from adv_plugins.perturbation import replaced_forward
 
 
 def encoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -91,3 +94,49 @@ def forked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def hidden_states(model: nn.Module, *, layer: int) -> Iterator[List[Tensor]]:
+    """The (T, B, d) hidden states at the output of this layer (0: embeddings), one entry a call."""
+    layers = encoder_layers(model)
+    states: List[Tensor] = []
+
+    def keep_input(_module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+        states.append(args[0])
+
+    def keep_output(_module: nn.Module, _args: Tuple[Any, ...], output: Tensor) -> None:
+        states.append(output)
+
+    if layer == 0:
+        handle = layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
+    else:
+        handle = layers[layer - 1].register_forward_hook(keep_output)
+    try:
+        yield states
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def resumed(model: nn.Module, *, layer: int, states: Sequence[Tensor]) -> Iterator[None]:
+    """Within the context the i-th call of ``model`` goes on from ``states[i]`` (T, B, d) at the output
+    of this layer (0: embeddings); the layers up to it do nothing."""
+    layers = encoder_layers(model)
+    remaining = list(states)
+
+    def resume(_module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+        return (remaining.pop(0), *args[1:]), kwargs
+
+    def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden
+
+    # The states enter below all layers and pass through those that do nothing.
+    handle = layers[0].register_forward_pre_hook(resume, with_kwargs=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            for each in layers[:layer]:
+                stack.enter_context(replaced_forward(each, skip))
+            yield
+    finally:
+        handle.remove()

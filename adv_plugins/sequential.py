@@ -1,18 +1,56 @@
 """Several passes whose predictions are compared, with the activations of one pass in memory at a time.
 
-A comparison of K passes needs the logits of all of them, and its gradient through all of them. Their
-VALUES are enough to know the comparison's gradient for each pass's logits, so the first K - 1 passes
-run without gradients first, and again, with the same dropout masks, to send those gradients back:
-K - 1 more forwards for the memory of one pass.
+A comparison of K passes needs the outputs of all of them, and its gradient through all of them. Their
+VALUES are enough to know the comparison's gradient for each pass's outputs. So a pass is run without
+gradients first, and again, with the same dropout masks, to send that gradient back: one more forward
+for the memory of a pass.
 """
 
-from typing import Any, Callable, List, NamedTuple, Sequence
+from typing import Any, Callable, Generic, List, NamedTuple, Sequence, TypeVar
 
 import torch
 from torch import Tensor
 
 from adv_plugins.dropout import SameMasks, random_state_kept
 from adv_plugins.gradients import KeptGradients
+
+Outputs = TypeVar("Outputs")
+
+
+class Postponed(Generic[Outputs]):
+    """A pass of which only the ``values`` are known until it is run again to be differentiated.
+
+    Args:
+        run: runs the pass; its argument says that the trainer differentiates what it returns (the
+            distributed wrapper has to be used).
+        device: of the model, whose random state the dropout masks come from.
+    """
+
+    def __init__(self, run: Callable[[bool], Outputs], device: torch.device) -> None:
+        self._run, self._device = run, device
+        self._masks = SameMasks(device)
+        with torch.no_grad(), self._masks.replayed():
+            self.values = run(False)
+
+    def again(self, differentiated: bool) -> Outputs:
+        """The same pass, with gradients; the run's random stream goes on as without it."""
+        with random_state_kept(self._device), self._masks.replayed():
+            return self._run(differentiated)
+
+
+def leaf(value: Tensor) -> Tensor:
+    """``value`` as an input whose gradient is wanted."""
+    return value.detach().requires_grad_()
+
+
+def delivered(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """A scalar whose backward sends each output the gradient that is known already."""
+    return torch.stack([(each * g).sum() for each, g in zip(outputs, gradients)]).sum()
+
+
+def with_value(term: Tensor, value: Tensor) -> Tensor:
+    """``value``, with the gradient of ``term`` alone: the rest of its gradient is kept already."""
+    return term + (value - term).detach()
 
 
 class Compared(NamedTuple):
@@ -38,19 +76,14 @@ def compare_one_by_one(
     """L = weight * sum_k loss_k + compare(logits_1, ..., logits_K), one pass at a time.
 
     Args:
-        passes: each runs a pass and returns its ``BasePass``; its argument says that the trainer
-            differentiates this pass (the distributed wrapper has to be used).
+        passes: each runs a pass and returns its ``BasePass``, as for :class:`Postponed`.
         compare: scalar function of the K logits, each (N, C).
         kept: collects the gradients of all passes but the last one that runs.
-        device: of the model, whose random state the masks come from.
+        device: of the model.
     """
     *others, last = passes
-    masks = [SameMasks(device) for _ in others]
-    leaves = []
-    for run, same in zip(others, masks):
-        with torch.no_grad(), same.replayed():
-            leaves.append(run(False).logits)
-    leaves = [logits.detach().requires_grad_() for logits in leaves]
+    postponed = [Postponed(run, device) for run in others]
+    leaves = [leaf(each.values.logits) for each in postponed]
     result = last(not others)
     consistency = compare([*leaves, result.logits])
     total = weight * result.loss + consistency
@@ -59,12 +92,11 @@ def compare_one_by_one(
     gradients = kept.backward(total, leaves)
     summed_loss = result.loss.detach()
     del result, total
-    for index, (run, same) in enumerate(zip(others, masks)):
+    for index, (each, gradient) in enumerate(zip(postponed, gradients)):
         final = index == len(others) - 1
-        with random_state_kept(device), same.replayed():
-            again = run(final)
+        again = each.again(final)
         summed_loss = summed_loss + again.loss.detach()
-        term = weight * again.loss + (again.logits * gradients[index]).sum()
+        term = weight * again.loss + delivered([again.logits], [gradient])
         if not final:
             kept.backward(term, [])
     return Compared(summed_loss, consistency.detach(), term)

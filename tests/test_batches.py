@@ -23,10 +23,10 @@ METHODS = {
 }
 
 
-def make(name, kind, monkeypatch):
+def make(name, kind, monkeypatch, **options):
     """Criterion and model whose random numbers do not depend on the batch."""
     monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.zeros_like(scores))
-    criterion = tiny.criterion(name, kind, **METHODS[name])
+    criterion = tiny.criterion(name, kind, **METHODS[name], **options)
 
     def noise(hidden, real):
         wave = torch.arange(hidden.size(0) * hidden.size(2), dtype=hidden.dtype).cos()
@@ -75,7 +75,7 @@ def test_gradients_of_parts_add_up(float64, monkeypatch, name, kind):
     tiny.assert_same_gradients(tiny.gradients(model), whole)
 
 
-def worker(rank, port, name, kind, counted):
+def worker(rank, port, name, kind, counted, options):
     """One of two workers: two batches of a sentence (``--update-freq 2``), or one.
 
     Returns the reduced gradients and how many numbers were reduced.
@@ -84,7 +84,7 @@ def worker(rank, port, name, kind, counted):
     reductions = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_float64(monkeypatch)
-        criterion, model = make(name, kind, monkeypatch)
+        criterion, model = make(name, kind, monkeypatch, **options)
         if counted:
             wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
             wrapped.register_comm_hook(reductions, _count)
@@ -112,14 +112,20 @@ def _count(reductions, bucket):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ddp", ["legacy_ddp", "pytorch_ddp, unused parameters"])
-def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp):
+@pytest.mark.parametrize(
+    "options",
+    [{}, dict(asa_weight=0.7), dict(sequential_passes=True), dict(sequential_passes=True, asa_weight=0.7)],
+)
+def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp, options):
     """On an uneven split. It reduces once an update, whatever K and ``--update-freq``."""
+    if name == "asa_criterion" and "asa_weight" in options:
+        pytest.skip("an option of the others")
     kind = "multiple-choice"
     counted = ddp != "legacy_ddp"
-    found, _ = run_two_workers(worker, name, kind, counted)
+    found, _ = run_two_workers(worker, name, kind, counted, options)
     assert not isinstance(found, str), found
     gradients, elements = found
-    criterion, model = make(name, kind, monkeypatch)
+    criterion, model = make(name, kind, monkeypatch, **options)
     criterion(model, tiny.sample(kind))[0].backward()
     ours = {key: torch.from_numpy(value) for key, value in gradients.items()}
     tiny.assert_same_gradients(ours, tiny.gradients(model))

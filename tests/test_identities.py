@@ -110,6 +110,75 @@ def test_recomputed_activations_change_nothing(float64, method, kind, more):
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("more", [{}, {"asa_weight": 1.0}])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_sequential_passes_change_nothing(float64, method, kind, more, recomputed):
+    """The same objective, logs and gradients. Dropout draws alike only where no batch is doubled."""
+    if more and method.name == "asa_criterion":
+        pytest.skip("an option of the others")
+    rate = tiny.DROPOUT if method.name in ("asa_criterion", "freelb_criterion") else 0.0
+    model = tiny.model(kind, AsaRobertaModel, dropout=rate, attention_dropout=rate)
+    sample = tiny.sample(kind)
+    if recomputed:
+        for layer in model.encoder.sentence_encoder.layers:
+            checkpoint_wrapper(layer)
+    results = []
+    for sequential in (False, True):
+        options = {**method.on, **more, "sequential_passes": sequential}
+        criterion = tiny.criterion(method.name, kind, **options)
+        model.zero_grad()
+        torch.manual_seed(3)
+        loss, _, log = criterion(model, sample)
+        loss.backward()
+        results.append((loss, log, tiny.gradients(model), torch.rand(1)))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("asa_weight", [0.0, 1.0])
+def test_sequential_passes_are_one_at_a_time_in_memory(method, asa_weight):
+    """What a layer keeps for its backward is there for as many sentences as one pass has."""
+    if method.name == "asa_criterion" and asa_weight:
+        pytest.skip("an option of the others")
+    options = {"asa_weight": asa_weight} if asa_weight else {}
+    model, sample = make("classification")
+    criterion = tiny.criterion(
+        method.name, "classification", **method.on, **options, sequential_passes=True
+    )
+    numbers = [0, 0]  # now and at most
+
+    class Held:
+        """A tensor that the graph keeps."""
+
+        def __init__(self, tensor):
+            self.tensor = tensor
+            numbers[0] += tensor.numel()
+            numbers[1] = max(numbers)
+
+        def __del__(self):
+            numbers[0] -= self.tensor.numel()
+
+    def pack(tensor):
+        inner = model.encoder.sentence_encoder.layers[-1].fc2.in_features
+        return Held(tensor) if tensor.size(-1) == inner and not tensor.is_leaf else tensor
+
+    def unpack(kept):
+        return kept.tensor if isinstance(kept, Held) else kept
+
+    layer = model.encoder.sentence_encoder.layers[-1]
+    forward = layer.fc2.forward
+
+    def watched(hidden):
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return forward(hidden)
+
+    layer.fc2.forward = watched
+    criterion(model, sample)[0].backward()
+    assert numbers == [0, sample["net_input"]["src_tokens"].numel() * layer.fc2.in_features]
+
+
 class Wrapper(torch.nn.Module):
     """Stands for a distributed wrapper: counts what goes through it."""
 
@@ -130,7 +199,8 @@ class Wrapper(torch.nn.Module):
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("more", [{}, {"adv_dropout_per_pass": "0.1,0.2"}, {"asa_weight": 1.0}])
-def test_one_pass_goes_through_the_distributed_wrapper(method, more):
+@pytest.mark.parametrize("sequential", [False, True])
+def test_one_pass_goes_through_the_distributed_wrapper(method, more, sequential):
     """It prepares one reduction; inner passes, whose gradients are kept, go round it."""
     if "adv_dropout_per_pass" in more and method.name != "rat_criterion":
         pytest.skip("an option of rat_criterion")
@@ -138,8 +208,9 @@ def test_one_pass_goes_through_the_distributed_wrapper(method, more):
         pytest.skip("an option of the others")
     model, sample = make("classification")
     wrapper = Wrapper(model)
-    tiny.criterion(method.name, "classification", **method.on, **more)(wrapper, sample)[0].backward()
-    assert wrapper.calls == 1 + ("asa_weight" in more)
+    options = {**method.on, **more, "sequential_passes": sequential}
+    tiny.criterion(method.name, "classification", **options)(wrapper, sample)[0].backward()
+    assert wrapper.calls == 1
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)

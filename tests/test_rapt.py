@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from adv_plugins.batch import source_tokens
+from adv_plugins.fork import hidden_states, resumed
 
 ETA, ALPHA = 0.6, 0.8
 
@@ -193,3 +194,44 @@ def test_more_layers_than_the_model_has():
     model, sample = tiny.model("classification"), tiny.sample("classification")
     with pytest.raises(ValueError, match="--noise-max-layer 3 is more than the 2 layers"):
         criterion("classification", noise_max_layer=3)(model, sample)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_sequential_passes_with_dropout(float64, monkeypatch, kind, layer):
+    """The clean pass that runs twice has the same masks, and the layers below the noise one set."""
+    model, sample = tiny.model(kind, dropout=tiny.DROPOUT), tiny.sample(kind)
+    rapt = criterion(kind, sequential_passes=True)
+    monkeypatch.setattr(rapt, "draw_layer", lambda: layer)
+    torch.manual_seed(5)
+    value, _, log = rapt(model, sample)
+    value.backward()
+    ours = tiny.gradients(model)
+    assert log["consistency_loss"] > 1e-6
+
+    # Two passes at once in one graph, which draw in the same order: clean, noise, noisy.
+    model.zero_grad()
+    torch.manual_seed(5)
+    with hidden_states(model, layer=layer) as states:
+        clean = rapt.run_base(model, sample)
+    tokens = source_tokens(sample)
+    noisy = [h + rapt.noise(h, ids.ne(1).unsqueeze(-1)) for h, ids in zip(states, tokens)]
+    with resumed(model, layer=layer, states=noisy):
+        again = rapt.run_base(model, sample)
+    expected = clean.loss + ALPHA * rapt.divergence(again.logits, clean.logits)
+    expected.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    tiny.assert_same_gradients(ours, tiny.gradients(model))
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_pass_resumed_from_its_own_states_is_the_pass(layer):
+    model, sample = tiny.model("classification"), tiny.sample("classification")
+    with hidden_states(model, layer=layer) as states:
+        whole, _ = tiny.logits_and_loss("classification", model, sample)
+    computed = []
+    for each in model.encoder.sentence_encoder.layers:
+        each.fc1.register_forward_pre_hook(lambda *_: computed.append(1))
+    with resumed(model, layer=layer, states=states):
+        resumed_logits, _ = tiny.logits_and_loss("classification", model, sample)
+    assert torch.equal(whole, resumed_logits) and len(computed) == 2 - layer

@@ -72,7 +72,7 @@ class AsaCriterion(WrappingCriterion):
 
     def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
         """Eq. 9 (Eq. 10 for masked LM) on one batch: two forwards, one backward."""
-        clean, terms, log = self.game.play(self.run_base, model, sample)
-        loss = clean.loss + terms
+        kept = self.kept_gradients(model) if self.sequential else None
+        clean, loss, log = self.game.play(self.run_base, model, sample, kept)
         clean.logging.update(log, objective=loss.detach())
         return loss, clean.sample_size, clean.logging

@@ -62,6 +62,13 @@ class WrappingCriterionConfig(
         default=None,
         metadata={"help": "file to save predictions to (sentence_ranking)"},
     )
+    sequential_passes: bool = field(
+        default=False,
+        metadata={
+            "help": "keep the activations of one pass in memory instead of those of all passes that are "
+            "compared; costs another forward for each of the others, gives the same gradients"
+        },
+    )
 
 
 @dataclass
@@ -112,6 +119,7 @@ class WrappingCriterion(FairseqCriterion):
         self.masked_lm = isinstance(self.base, MaskedLmLoss)
         self.token_labels = isinstance(self.base, TokenClassificationCriterion)
         self.loss_scale = LossScale()
+        self.sequential = cfg.sequential_passes
         self.update_number = 0
         self.added_game: Optional[AsaGame] = None
         if getattr(cfg, "asa_weight", 0) != 0:
@@ -160,13 +168,20 @@ class WrappingCriterion(FairseqCriterion):
         """
         if not (self.training and model.training and torch.is_grad_enabled()):
             return self.base(model, sample, reduce)
+        game = self.added_game
+        # The wrapper prepares one reduction: the last pass, the game's if there is one, goes through it.
+        own_model = unwrap(model) if game is not None else model
         if self.is_active():
-            loss, sample_size, logging = self.perturbed_forward(model, sample)
+            loss, sample_size, logging = self.perturbed_forward(own_model, sample)
         else:
-            loss, sample_size, logging = self.base(model, sample, reduce)
-        if self.added_game is not None:
-            _, terms, log = self.added_game.play(self._run_quiet_base, model, sample)
-            loss = loss + terms
+            loss, sample_size, logging = self.base(own_model, sample, reduce)
+        if game is not None:
+            kept = self.kept_gradients(model) if self.sequential else None
+            if kept is not None:
+                kept.backward(loss, [])
+            own_loss, loss = loss, loss.detach()
+            _, terms, log = game.play(self._run_quiet_base, model, sample, kept, clean_loss=False)
+            loss = (own_loss if kept is None else loss) + terms
             logging.update(log, objective=loss.detach())
         return loss, sample_size, logging
 

@@ -37,7 +37,7 @@ from adv_plugins.perturbation import (
     unwrap,
     word_embedding,
 )
-from adv_plugins.sequential import compare_one_by_one
+from adv_plugins.sequential import compare_one_by_one, with_value
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +78,6 @@ class RatCriterionConfig(AsaAdditionConfig):
     adv_dropout_per_pass: Optional[str] = field(
         default=None,
         metadata={"help": "K comma-separated dropout rates, one a pass, instead of the model's"},
-    )
-    sequential_passes: bool = field(
-        default=False,
-        metadata={
-            "help": "keep the activations of one adversarial pass in memory instead of K; costs K - 1 "
-            "more forwards, gives the same gradients"
-        },
     )
 
 
@@ -137,7 +130,6 @@ class RatCriterion(WrappingCriterion):
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
         self.direction = DIRECTIONS[str(cfg.adv_norm_over)]
-        self.sequential = cfg.sequential_passes
         self._model_checked = False
 
     def is_active(self) -> bool:
@@ -163,8 +155,7 @@ class RatCriterion(WrappingCriterion):
             adv_loss, consistency_loss = summed_loss / self.passes, self._consistency(logits)
             term = self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
         value = self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
-        # In value the whole objective; in gradient what is not kept already.
-        loss = kept.attach(clean.loss.detach() + term + (value - term).detach())
+        loss = kept.attach(with_value(term, clean.loss + value))
         clean.logging.update(
             objective=loss.detach(),
             adv_loss=adv_loss.detach(),
