@@ -1,7 +1,7 @@
 """Perturbation-based training for fairseq: ``fairseq-train --user-dir adv_plugins ...``.
 
-Importing this package registers its criterions, models and tasks with fairseq; that and the removal
-of fairseq's dead weights are the only side effects.
+Importing this package registers its criterions, models and tasks with fairseq; that, the removal of
+fairseq's dead weights and a flag that its RoBERTa lacks are the only side effects.
 """
 
 import fairseq_compat
@@ -12,5 +12,6 @@ fairseq_compat.install()
 from adv_plugins import criterions, dead_weights, models, tasks, wordpiece  # noqa: E402, F401
 
 dead_weights.remove()
+models.checkpointing.add_flag()
 
 __version__ = "0.1.0"

@@ -2,12 +2,13 @@
 
     python scripts/benchmark.py --arch roberta_base --batch-size 8 --length 128
 
-Every update goes through fairseq's own Trainer (task.train_step, backward, clipping, optimizer). FLOPs
-are counted (torch's counter: exact, the same on every machine); wall time is the median over --repeats
-rounds in which the methods take turns; peak memory is what the allocator holds beyond the model and
-the optimizer's state. Methods called *-release do it as the authors' own code does (authors_way.py);
-FreeLB's makes a fourth pass for its three steps. --lengths repeats it all for several lengths and
-draws them.
+Every update goes through fairseq's own Trainer (task.train_step, backward, clipping, optimizer), one
+for all methods of an architecture. FLOPs are counted (torch's counter: exact, the same on every
+machine), and so are forwards and backwards, in units of the batch and of all layers; wall time is the
+median over --repeats rounds in which the methods take turns; peak memory is what the allocator holds
+beyond the model and the optimizer's state. Methods called *-release do it as the authors' own code does
+(authors_way.py); FreeLB's makes a fourth pass for its three steps. --lengths repeats it all for several
+lengths and draws them; --recomputed adds each method with --checkpoint-activations.
 """
 
 from __future__ import annotations
@@ -51,10 +52,13 @@ METHODS = {
     "rat-release": "--criterion rat_release",
     "rapt-1": "--criterion rapt_criterion --noise-max-layer 1",
     "rapt-3": "--criterion rapt_criterion --noise-max-layer 3",
+    "rapt-sequential": "--criterion rapt_criterion --noise-max-layer 3 --sequential-passes",
     "asa": "--criterion asa_criterion",
+    "asa-sequential": "--criterion asa_criterion --sequential-passes",
     "asa-release": "--criterion asa_release",
 }
-PRECISION = {"fp32": "", "fp16": "--fp16 --fp16-init-scale 4", "amp": "--amp"}
+PRECISION = {"fp32": "", "tf32": "", "fp16": "--fp16 --fp16-init-scale 4", "amp": "--amp"}
+RECOMPUTED = " + recomputed"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,6 +76,9 @@ def parse_arguments() -> argparse.Namespace:
         "--profile", type=Path, metavar="DIR", help="write a Chrome trace of one update of each method"
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument(
+        "--recomputed", action="store_true", help="each method with --checkpoint-activations, too"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", default="fp32", choices=list(PRECISION))
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
@@ -89,13 +96,16 @@ def make_dictionary(size: int) -> Any:
 
 def make_trainer(arguments: argparse.Namespace, method: str, words: Any) -> Trainer:
     """fairseq's Trainer for one method; the same seed, so the same model, for all."""
+    name, recomputed, _ = method.partition(RECOMPUTED)
     arch = f"asa_{arguments.arch}" if method.startswith("asa") else arguments.arch
     line = (
         f"no-data --task sentence_prediction --num-classes 2 --arch {arch} --optimizer adam "
-        f"--lr 1e-5 --max-positions 512 --seed 1 {PRECISION[arguments.precision]} {METHODS[method]}"
+        f"--lr 1e-5 --max-positions 512 --seed 1 {PRECISION[arguments.precision]} {METHODS[name]}"
     )
     if arguments.layers:
         line += f" --encoder-layers {arguments.layers}"
+    if recomputed:
+        line += " --checkpoint-activations"
     if not torch.cuda.is_available():
         line += " --cpu"
     parser = options.get_training_parser()
@@ -104,6 +114,25 @@ def make_trainer(arguments: argparse.Namespace, method: str, words: Any) -> Trai
     torch.manual_seed(1)
     model = task.build_model(cfg.model)
     return Trainer(cfg, task, model, build_criterion(cfg.criterion, task))
+
+
+class Method:
+    """A criterion on a Trainer that it shares with the others of its architecture.
+
+    So model, gradients and optimizer state of a large model are in memory once, not for each method.
+    """
+
+    def __init__(
+        self, arguments: argparse.Namespace, method: str, words: Any, trainers: dict[Any, Trainer]
+    ) -> None:
+        own = make_trainer(arguments, method, words)
+        self.criterion = own._criterion
+        self.trainer = trainers.setdefault((method.startswith("asa"), RECOMPUTED in method), own)
+
+    def update(self, sample: dict[str, Any]) -> None:
+        """One update; running out of memory is an error, which fairseq would only log."""
+        self.trainer._criterion, self.trainer._wrapped_criterion = self.criterion, None
+        self.trainer.train_step([sample], raise_oom=True)
 
 
 def make_sample(arguments: argparse.Namespace, length: int) -> dict[str, Any]:
@@ -120,26 +149,46 @@ def make_sample(arguments: argparse.Namespace, length: int) -> dict[str, Any]:
     }
 
 
-def count_flops(trainer: Trainer, sample: dict[str, Any]) -> int:
-    """Floating-point operations of one update."""
+def count_work(method: Method, sample: dict[str, Any]) -> dict[str, float]:
+    """Floating-point operations of one update, and its forwards and backwards of the whole batch
+    through all layers (activations that are computed again are forwards, too)."""
+    layers = method.trainer.model.encoder.sentence_encoder.layers
+    share = 1 / len(layers) / sample["net_input"]["src_tokens"].size(0)
+    counts = {"forwards": 0.0, "backwards": 0.0}
+
+    def hook(_module: Any, _arguments: Any, output: torch.Tensor) -> None:
+        part = output.size(1) * share
+        counts["forwards"] += part
+
+        def backward(_gradient: torch.Tensor) -> None:
+            counts["backwards"] += part
+
+        if output.requires_grad:
+            output.register_hook(backward)
+
+    handles = [layer.fc1.register_forward_hook(hook) for layer in layers]
     # The counter does not know the CPU's fused attention.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        trainer.train_step([sample])
-    return counter.get_total_flops()
+        method.update(sample)
+    for handle in handles:
+        handle.remove()
+    return {"flops": counter.get_total_flops(), **counts}
 
 
-def measure_memory(trainer: Trainer, sample: dict[str, Any]) -> int:
-    """Peak bytes that an update takes beyond what is there before it."""
+def measure_memory(method: Method, sample: dict[str, Any]) -> int:
+    """Peak bytes that an update takes beyond what is there before it (the last one's gradients, which
+    fairseq leaves until the next update, are not)."""
+    method.trainer.zero_grad()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        trainer.train_step([sample])
+        method.update(sample)
         return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
-        trainer.train_step([sample])
+        method.update(sample)
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = peak = 0
     for event in sorted(events, key=lambda each: each.start_ns()):
@@ -148,43 +197,56 @@ def measure_memory(trainer: Trainer, sample: dict[str, Any]) -> int:
     return peak
 
 
-def measure_time(trainer: Trainer, sample: dict[str, Any]) -> float:
+def measure_time(method: Method, sample: dict[str, Any]) -> float:
     """Seconds of one update."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     began = time.perf_counter()
-    trainer.train_step([sample])
+    method.update(sample)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
-def write_profile(trainer: Trainer, sample: dict[str, Any], path: Path) -> None:
+def write_profile(method: Method, sample: dict[str, Any], path: Path) -> None:
     """Where the time of one update goes, for chrome://tracing."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile:
-        trainer.train_step([sample])
+        method.update(sample)
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.export_chrome_trace(str(path))
 
 
 def measure(
-    arguments: argparse.Namespace, trainers: dict[str, Trainer], length: int
+    arguments: argparse.Namespace, methods: dict[str, Method], length: int
 ) -> dict[str, dict[str, Any]]:
-    """The numbers of every method at one length, with their ratios to the first one's."""
+    """The numbers of every method at one length, with their ratios to the first one's.
+
+    A method that runs out of memory has none.
+    """
     sample = make_sample(arguments, length)
     numbers: dict[str, dict[str, Any]] = {}
-    for method, trainer in trainers.items():
-        trainer.train_step([sample])  # warm: the optimizer's state is there from now on
-        flops = count_flops(trainer, sample)
-        numbers[method] = {"flops": flops, "memory": measure_memory(trainer, sample), "times": []}
+    for name, method in methods.items():
+        try:
+            method.update(sample)  # warm: the optimizer's state is there from now on
+            own: dict[str, Any] = {**count_work(method, sample), "times": []}
+            own["memory"] = measure_memory(method, sample)
+        except torch.OutOfMemoryError:
+            print(f"{name}: out of memory", file=sys.stderr)
+            torch.cuda.empty_cache()
+            continue
+        numbers[name] = own
         if arguments.profile:
-            write_profile(trainer, sample, arguments.profile / f"{method}-{length}.json")
+            write_profile(method, sample, arguments.profile / f"{name}-{length}.json")
+    if arguments.methods[0] not in numbers:
+        raise SystemExit(
+            f"{arguments.methods[0]} does not fit: give a smaller --batch-size or --lengths"
+        )
     for _ in range(arguments.repeats):
-        for method, trainer in trainers.items():
-            numbers[method]["times"].append(measure_time(trainer, sample))
+        for name, own in numbers.items():
+            own["times"].append(measure_time(methods[name], sample))
     plain = numbers[arguments.methods[0]]
     for own in numbers.values():
         ratios = [a / b for a, b in zip(own["times"], plain["times"])]
@@ -197,16 +259,21 @@ def measure(
     return numbers
 
 
-def show(numbers: dict[str, dict[str, Any]], length: int) -> None:
+def show(numbers: dict[str, dict[str, Any]], length: int, gradients: int) -> None:
     """Print the table of one length."""
     print(f"\nlength {length}")
-    print(f"{'method':<15} {'FLOPs':>7} {'time':>7} {'(min - max)':>15} {'memory':>7}")
+    print("| method | FLOPs | forwards | backwards | time (min - max) | memory |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for method, own in numbers.items():
         row = own["ratios"]
-        spread = "({:.2f} - {:.2f})".format(*row["time_range"])
-        print(f"{method:<15} {row['flops']:7.3f} {row['time']:7.2f} {spread:>15} {row['memory']:7.2f}")
+        time_ratio = "{:.2f} ({:.2f} - {:.2f})".format(row["time"], *row["time_range"])
+        passes = f"{own['forwards']:.2f} | {own['backwards']:.2f}"
+        print(f"| {method} | {row['flops']:.3f} | {passes} | {time_ratio} | {row['memory']:.2f} |")
     plain = next(iter(numbers.values()))
-    print(f"plain: {plain['flops']:.3e} FLOPs, {statistics.median(plain['times']):.2f} s")
+    seconds = statistics.median(plain["times"])
+    memory = plain["memory"] / 2**20
+    print(f"\nplain: {plain['flops']:.3e} FLOPs, {seconds:.3f} s, {memory:.0f} MiB", end=" ")
+    print(f"(one copy of the gradients: {gradients / 2**20:.0f} MiB)")
 
 
 def plot(by_length: dict[int, dict[str, dict[str, Any]]], path: Path) -> None:
@@ -231,12 +298,21 @@ def plot(by_length: dict[int, dict[str, dict[str, Any]]], path: Path) -> None:
 def main() -> None:
     """Measure, print a table for each length, write the JSON and the plot."""
     arguments = parse_arguments()
+    if arguments.plot and arguments.plot.suffix not in (".png", ".pdf", ".svg"):
+        raise SystemExit(f"--plot {arguments.plot}: give a name that ends in .png, .pdf or .svg")
+    torch.backends.cuda.matmul.allow_tf32 = arguments.precision == "tf32"
     words = make_dictionary(arguments.vocabulary)
-    trainers = {method: make_trainer(arguments, method, words) for method in arguments.methods}
+    names = list(arguments.methods)
+    if arguments.recomputed:
+        names += [name + RECOMPUTED for name in names if not name.endswith("release")]
+    trainers: dict[Any, Trainer] = {}
+    methods = {name: Method(arguments, name, words, trainers) for name in names}
+    parameters = methods[names[0]].trainer.model.parameters()
+    gradients = sum(each.numel() * each.element_size() for each in parameters)
     by_length = {}
     for length in arguments.lengths:
-        by_length[length] = measure(arguments, trainers, length)
-        show(by_length[length], length)
+        by_length[length] = measure(arguments, methods, length)
+        show(by_length[length], length, gradients)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     packages = {name: importlib.metadata.version(name) for name in ("torch", "fairseq")}
     print(f"\n{where}, {packages}")

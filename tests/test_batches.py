@@ -112,14 +112,16 @@ def _count(reductions, bucket):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ddp", ["legacy_ddp", "pytorch_ddp, unused parameters"])
-@pytest.mark.parametrize(
-    "options",
-    [{}, dict(asa_weight=0.7), dict(sequential_passes=True), dict(sequential_passes=True, asa_weight=0.7)],
-)
-def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, name, ddp, options):
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("asa_weight", [0.0, 0.7])
+def test_two_processes_give_the_gradients_of_one(
+    float64, monkeypatch, name, ddp, sequential, asa_weight
+):
     """On an uneven split. It reduces once an update, whatever K and ``--update-freq``."""
-    if name == "asa_criterion" and "asa_weight" in options:
+    if name == "asa_criterion" and asa_weight:
         pytest.skip("an option of the others")
+    options = {"asa_weight": asa_weight} if asa_weight else {}
+    options["sequential_passes"] = sequential
     kind = "multiple-choice"
     counted = ddp != "legacy_ddp"
     found, _ = run_two_workers(worker, name, kind, counted, options)

@@ -25,6 +25,18 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize("criterion", METHODS)
+def test_recomputed_activations_train_the_same_model(data, tmp_path, criterion):
+    """RoBERTa has no such flag in fairseq 0.12.2."""
+    flag = "--checkpoint-activations"
+    kind = "multiple-choice"
+    flags = (*METHODS[criterion], *DROPOUT, "--max-epoch", "1")
+    usual = training.train(data[kind], tmp_path / "usual", kind, criterion, *flags)
+    recomputed = training.train(data[kind], tmp_path / "recomputed", kind, criterion, *flags, flag)
+    assert recomputed["cfg"]["model"].checkpoint_activations
+    torch.testing.assert_close(recomputed["model"], usual["model"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", METHODS)
 @pytest.mark.parametrize("kind", training.KIND_FLAGS)
 def test_every_method_trains_on_every_task(data, tmp_path, caplog, criterion, kind):
     caplog.set_level(logging.INFO)

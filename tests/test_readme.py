@@ -6,6 +6,7 @@ import shlex
 import pytest
 import training
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.models.roberta import RobertaModel
 
 ROOT = training.ROOT
 README = (ROOT / "README.md").read_text("utf-8")
@@ -59,6 +60,8 @@ def test_every_flag_that_is_named_exists():
 
     parser = training.options.get_training_parser()
     known = {flag for action in parser._actions for flag in action.option_strings}
+    RobertaModel.add_args(parser)
+    known |= {flag for action in parser._actions for flag in action.option_strings}
     for config in CRITERION_DATACLASS_REGISTRY.values():
         known |= {"--" + name.replace("_", "-") for name in config.__dataclass_fields__}
     for kind in training.KIND_FLAGS.values():
@@ -66,7 +69,7 @@ def test_every_flag_that_is_named_exists():
     known |= set(re.findall(r"--[a-z0-9-]+", training.TINY)) | set(
         re.findall(r"--[a-z0-9-]+", training.ADAM)
     )
-    known |= {"--separator-token", "--no-deps", "--encoder-layerdrop", "--checkpoint-activations"}
+    known |= {"--separator-token", "--no-deps"}
     for script in [*re.findall(r"(?:scripts|examples)/[\w/]+\.py", README), "examples/finetune.py"]:
         shown = subprocess.run(
             [sys.executable, str(ROOT / script), "--help"],

@@ -263,3 +263,10 @@ def flops(criterion, model, sample):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         criterion(model, sample)[0].backward()
     return counter.get_total_flops()
+
+
+def to_device(sample, device):
+    """A batch on another device."""
+    if isinstance(sample, dict):
+        return {key: to_device(value, device) for key, value in sample.items()}
+    return sample.to(device) if torch.is_tensor(sample) else sample

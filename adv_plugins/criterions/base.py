@@ -89,8 +89,8 @@ class BasePass(NamedTuple):
     """One call of the base criterion.
 
     loss: scalar, summed over the batch; sample_size: its denominator; logging: the base's logging
-    output; logits: (N, C), N sentences, questions (C candidates), masked tokens (C words) or
-    labelled tokens (of all sentences, in their order), or for regression the (N, 1) outputs.
+    output; logits: (N, C), N sentences, questions (C candidates), masked tokens (C words) or tokens (of
+    all sentences, in their order; see ``WrappingCriterion.join``), or for regression the (N, 1) outputs.
     """
 
     loss: Tensor
@@ -215,15 +215,15 @@ class WrappingCriterion(FairseqCriterion):
         return BasePass(loss, sample_size, logging, self.join(outputs, sample))
 
     def join(self, outputs: List[Tensor], sample: Dict[str, Any]) -> Tensor:
-        """(N, C) logits from the model's outputs in one pass: candidates side by side, tokens that
-        have a label one after the other."""
+        """(N, C) logits from the model's outputs in one pass: candidates side by side, tokens one
+        after the other. Those without a label are there, but no divergence counts them."""
         if self.token_labels:
-            # Other positions have a prediction that nobody asks for.
-            return outputs[0][sample["target"].ne(NO_LABEL)]
+            return _counted(outputs[0], sample["target"].ne(NO_LABEL))
         logits = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        if self.masked_lm and not sample["target"].ne(self.padding_idx).any():
+        if self.masked_lm and logits[..., 0].numel() == sample["target"].numel():
             # fairseq projects every position when no token is masked; none of them counts.
-            return logits.reshape(-1, logits.size(-1))[:0]
+            counted = sample["target"].ne(self.padding_idx).any()
+            return _counted(logits, counted.expand(logits.shape[:-1]))
         return logits
 
     def kept_gradients(self, model: nn.Module) -> KeptGradients:
@@ -256,6 +256,17 @@ class WrappingCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed(self) -> bool:
         """As the base says."""
         return self.base.logging_outputs_can_be_summed()
+
+
+def _counted(logits: Tensor, counted: Tensor) -> Tensor:
+    """The (..., C) logits as rows, of which those that do not count are one certain prediction.
+
+    Its divergence from itself is 0, whichever it is. To leave the rows out would be to wait for the
+    device to say how many they are.
+    """
+    certain = logits.new_full(logits.shape[-1:], -1e4)
+    certain[:1] = 0
+    return torch.where(counted.unsqueeze(-1), logits, certain).flatten(end_dim=-2)
 
 
 def check_range(cfg: Any, *options: str, at_least: float) -> None:
