@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from fairseq.models.roberta import RobertaModel
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
 import adv_plugins.models.asa_roberta as asa_roberta
 from adv_plugins.batch import source_tokens
@@ -138,6 +139,36 @@ def transcription(kind, model, sample, monkeypatch, masks):
     return task_loss + ALPHA * asa_loss + TAU * penalty, gradients, attack
 
 
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("checkpointed_layers", [False, True])
+def test_recomputed_scores_change_nothing(float64, monkeypatch, dropout, checkpointed_layers):
+    """On a GPU the masked attention is computed again in the backward; here it is made to."""
+    kind = "classification"
+    rate = tiny.DROPOUT if dropout else 0.0
+    built = model(kind, dropout=rate, attention_dropout=rate)
+    if checkpointed_layers:
+        for layer in built.encoder.sentence_encoder.layers:
+            checkpoint_wrapper(layer)
+    softmaxes, found = [], []
+    masked_softmax = asa_roberta.masked_softmax
+    for recomputed in (False, True):
+        softmaxes.append(0)
+
+        def counted(*arguments):
+            softmaxes[-1] += 1
+            return masked_softmax(*arguments)
+
+        monkeypatch.setattr(asa_roberta, "masked_softmax", counted)
+        monkeypatch.setattr(asa_roberta, "recomputes_scores", lambda query, answer=recomputed: answer)
+        built.zero_grad()
+        torch.manual_seed(3)
+        loss, _, log = criterion(kind)(built, tiny.sample(kind))
+        loss.backward()
+        found.append((loss, log, tiny.gradients(built), torch.rand(1)))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
+    assert softmaxes == ([4, 6] if checkpointed_layers else [2, 4])
+
+
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, dropout):
@@ -244,7 +275,7 @@ def test_masked_softmax_is_a_masked_softmax_with_finite_gradients(lead):
     mask[..., 0] = 0
     scores = (scores + lead * mask).requires_grad_()
     mask.requires_grad_()
-    weights = asa_roberta.masked_softmax(scores, mask)
+    weights = asa_roberta.masked_softmax(scores, 1 - mask)
     expected = scores.masked_fill(mask.detach().bool(), -math.inf).softmax(-1)
     torch.testing.assert_close(weights, expected)
     (weights * torch.randn(4, dtype=torch.float64)).sum().backward()
@@ -266,7 +297,7 @@ def test_masked_softmax_has_the_gradient_of_its_formula():
     values = torch.randn(4, dtype=torch.float64)
     results = [
         torch.autograd.grad((weights * values).sum(), [scores, mask])
-        for weights in (asa_roberta.masked_softmax(scores, mask), by_formula)
+        for weights in (asa_roberta.masked_softmax(scores, 1 - mask), by_formula)
     ]
     torch.testing.assert_close(*results)
 
