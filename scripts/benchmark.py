@@ -21,6 +21,7 @@ import shlex
 import statistics
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def make_dictionary(size: int) -> Any:
     return words
 
 
-def make_trainer(arguments: argparse.Namespace, method: str, words: Any) -> Trainer:
-    """fairseq's Trainer for one method; the same seed, so the same model, for all."""
+def configure(arguments: argparse.Namespace, method: str) -> Any:
+    """fairseq's configuration of one method."""
     name, recomputed, _ = method.partition(RECOMPUTED)
     arch = f"asa_{arguments.arch}" if method.startswith("asa") else arguments.arch
     line = (
@@ -109,25 +110,27 @@ def make_trainer(arguments: argparse.Namespace, method: str, words: Any) -> Trai
     if not torch.cuda.is_available():
         line += " --cpu"
     parser = options.get_training_parser()
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
-    task = SentencePredictionTask(cfg.task, words, words)
-    torch.manual_seed(1)
-    model = task.build_model(cfg.model)
-    return Trainer(cfg, task, model, build_criterion(cfg.criterion, task))
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
 
 
 class Method:
     """A criterion on a Trainer that it shares with the others of its architecture.
 
     So model, gradients and optimizer state of a large model are in memory once, not for each method.
+    The same seed, so the same model, for all.
     """
 
     def __init__(
         self, arguments: argparse.Namespace, method: str, words: Any, trainers: dict[Any, Trainer]
     ) -> None:
-        own = make_trainer(arguments, method, words)
-        self.criterion = own._criterion
-        self.trainer = trainers.setdefault((method.startswith("asa"), RECOMPUTED in method), own)
+        cfg = configure(arguments, method)
+        task = SentencePredictionTask(cfg.task, words, words)
+        self.criterion = build_criterion(cfg.criterion, task)
+        model = (cfg.model.arch, RECOMPUTED in method)
+        if model not in trainers:
+            torch.manual_seed(1)
+            trainers[model] = Trainer(cfg, task, task.build_model(cfg.model), self.criterion)
+        self.trainer = trainers[model]
 
     def update(self, sample: dict[str, Any]) -> None:
         """One update; running out of memory is an error, which fairseq would only log."""
@@ -298,6 +301,7 @@ def plot(by_length: dict[int, dict[str, dict[str, Any]]], path: Path) -> None:
 def main() -> None:
     """Measure, print a table for each length, write the JSON and the plot."""
     arguments = parse_arguments()
+    warnings.simplefilter("ignore")  # fairseq and hydra give them by the dozen
     if arguments.plot and arguments.plot.suffix not in (".png", ".pdf", ".svg"):
         raise SystemExit(f"--plot {arguments.plot}: give a name that ends in .png, .pdf or .svg")
     torch.backends.cuda.matmul.allow_tf32 = arguments.precision == "tf32"

@@ -1,15 +1,22 @@
-"""Prints what the dead weights of fairseq 0.12.2 cost a model: its parameters and its checkpoint.
+"""Prints what the dead weights of fairseq 0.12.2 cost a model: parameters, checkpoint, and training.
 
     python scripts/measure_dead_weights.py [roberta_base roberta_large ...]
+    python scripts/measure_dead_weights.py roberta_large --train fp16
 
-The checkpoint is the model's alone, without the optimizer's state.
+The checkpoint is the model's alone, without the optimizer's state. --train makes updates through
+fairseq's Trainer with and without them in one run: the memory of all tensors after an update (weights,
+gradients, optimizer state and copies; on a GPU the peak, too) and the median time of optimizer.step.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
-from types import SimpleNamespace
+import shlex
+import statistics
+import time
+import warnings
 from typing import Any
 
 import torch
@@ -18,10 +25,19 @@ import fairseq_compat
 
 fairseq_compat.install()
 
+from fairseq import options  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY  # noqa: E402
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
+from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
+from fairseq.trainer import Trainer  # noqa: E402
 
 VOCABULARY = 50265  # of the published RoBERTa models
+PRECISION = {
+    "fp32": "",
+    "fp16": "--fp16 --fp16-init-scale 4",
+    "memory-efficient-fp16": "--memory-efficient-fp16 --fp16-init-scale 4",
+    "amp": "--amp",
+}
 
 
 class Counter(io.RawIOBase):
@@ -34,40 +50,112 @@ class Counter(io.RawIOBase):
         return len(data)
 
 
-def build(architecture: str) -> torch.nn.Module:
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("architectures", nargs="*", default=["roberta_base"])
+    parser.add_argument("--train", metavar="PRECISION", choices=list(PRECISION), help=str([*PRECISION]))
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--updates", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.train == "fp16" and not torch.cuda.is_available():
+        parser.error("--train fp16 needs a GPU in fairseq 0.12.2: give memory-efficient-fp16 or fp32")
+    return arguments
+
+
+def make_trainer(architecture: str, precision: str) -> Trainer:
+    """fairseq's own Trainer and criterion, on a model from random weights."""
     words = Dictionary()
     for index in range(VOCABULARY - len(words)):
         words.add_symbol(str(index))
-    arguments = argparse.Namespace(max_positions=512)
-    ARCH_CONFIG_REGISTRY[architecture](arguments)
-    return ARCH_MODEL_REGISTRY[architecture].build_model(
-        arguments, SimpleNamespace(source_dictionary=words)
+    line = (
+        "no-data --task sentence_prediction --num-classes 2 --criterion sentence_prediction --seed 1 "
+        f"--optimizer adam --lr 1e-5 --max-positions 512 --arch {architecture} {PRECISION[precision]}"
     )
+    if not torch.cuda.is_available():
+        line += " --cpu"
+    parser = options.get_training_parser()
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
+    task = SentencePredictionTask(cfg.task, words, words)
+    return Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
 
 
-def measure(model: torch.nn.Module) -> tuple[int, int]:
+def measure_size(trainer: Trainer) -> list[str]:
     """The number of parameters, and the bytes of a checkpoint."""
     checkpoint = Counter()
-    torch.save({"model": model.state_dict()}, checkpoint)
-    return sum(parameter.numel() for parameter in model.parameters()), checkpoint.bytes
+    torch.save({"model": trainer.model.state_dict()}, checkpoint)
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    return [f"{parameters:,}", f"{checkpoint.bytes:,} B"]
+
+
+def measure_training(trainer: Trainer, arguments: argparse.Namespace) -> list[str]:
+    """Memory after an update, its peak on a GPU, and the time of optimizer.step."""
+    on_gpu = torch.cuda.is_available()
+    shape = (arguments.batch_size, arguments.length)
+    sample = {
+        "id": torch.arange(shape[0]),
+        "net_input": {
+            "src_tokens": torch.randint(4, VOCABULARY, shape),
+            "src_lengths": torch.full(shape[:1], shape[1]),
+        },
+        "target": torch.randint(2, (shape[0], 1)),
+        "nsentences": shape[0],
+        "ntokens": shape[0] * shape[1],
+    }
+    seconds = []
+    step = trainer.optimizer.step
+
+    def timed_step(*positional: Any, **named: Any) -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        step(*positional, **named)
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+
+    trainer.optimizer.step = timed_step
+    for update in range(arguments.updates + 1):
+        if update == 1 and on_gpu:  # the optimizer's state is there from now on
+            torch.cuda.reset_peak_memory_stats()
+        trainer.train_step([sample], raise_oom=True)
+    held = {}
+    for each in gc.get_objects():
+        if isinstance(each, torch.Tensor):
+            storage = each.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+    own = [f"{sum(held.values()) / 2**20:,.0f} MiB"]
+    if on_gpu:
+        own.append(f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")
+    return [*own, f"{1000 * statistics.median(seconds[1:]):,.1f} ms"]
+
+
+def measure(architecture: str, arguments: argparse.Namespace) -> list[str]:
+    trainer = make_trainer(architecture, arguments.train or "fp32")
+    return measure_training(trainer, arguments) if arguments.train else measure_size(trainer)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("architectures", nargs="*", default=["roberta_base"])
-    architectures = parser.parse_args().architectures
-    stock = [measure(build(architecture)) for architecture in architectures]
+    arguments = parse_arguments()
+    warnings.simplefilter("ignore")  # fairseq and hydra give them by the dozen
+    stock = [measure(architecture, arguments) for architecture in arguments.architectures]
+    gc.collect()
 
     from adv_plugins import dead_weights
 
     dead_weights.remove()
-    lean = [measure(build(architecture)) for architecture in architectures]
-
-    print("| architecture | dead weights | parameters | checkpoint |")
-    print("| --- | --- | ---: | ---: |")
-    for index, architecture in enumerate(architectures):
-        for label, (parameters, size) in (("with", stock[index]), ("without", lean[index])):
-            print(f"| {architecture} | {label} | {parameters:,} | {size:,} bytes |")
+    columns = ["parameters", "checkpoint"]
+    if arguments.train:
+        peak = ["peak"] if torch.cuda.is_available() else []
+        columns = ["all tensors", *peak, "optimizer.step"]
+    print("| architecture | dead weights |", " | ".join(columns), "|")
+    print("| --- | --- |", " | ".join(["---:"] * len(columns)), "|")
+    for index, architecture in enumerate(arguments.architectures):
+        for label, row in (("with", stock[index]), ("without", measure(architecture, arguments))):
+            print(f"| {architecture} | {label} |", " | ".join(row), "|")
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def test_the_demo_ends_with_its_table(tmp_path):
 
 def test_the_benchmark_counts_what_the_method_costs(tmp_path):
     report = tmp_path / "report.json"
-    request = "--layers 1 --batch-size 2 --lengths 8 16 --repeats 1 --vocabulary 200 --methods plain"
-    request = f"{request} freelb-3 freelb-release rat rat-sequential rat-release asa asa-release"
+    request = "--layers 2 --batch-size 2 --lengths 8 16 --repeats 1 --vocabulary 200 --recomputed"
+    request += " --methods plain freelb-3 freelb-release rat-sequential rat-release rapt-1 asa asa-release"
     command = [sys.executable, str(training.ROOT / "scripts" / "benchmark.py"), *request.split()]
     command += ["--json", str(report), "--plot", str(tmp_path / "plot.png")]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -112,8 +112,14 @@ def test_the_benchmark_counts_what_the_method_costs(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
     for numbers in json.loads(report.read_text())["lengths"].values():
         flops = {method: own["ratios"]["flops"] for method, own in numbers.items()}
-        expected = {"freelb-3": 3, "freelb-release": 4, "rat": 3, "rat-release": 3}
+        expected = {"freelb-3": 3, "freelb-release": 4, "rat-release": 3, "rapt-1": 1.5}
         assert {m: flops[m] for m in expected} == pytest.approx(expected, rel=0.01)
         assert flops["rat-sequential"] == pytest.approx(3 + 1 / 3, rel=0.01)
         assert flops["asa"] <= flops["asa-release"] * 1.001
+        passes = {method: (own["forwards"], own["backwards"]) for method, own in numbers.items()}
+        exact = {"plain": (1, 1), "freelb-3": (3, 3), "rat-sequential": (4, 3), "rapt-1": (1.5, 1.5)}
+        exact |= {"asa": (2, 2), "plain + recomputed": (2, 1), "asa + recomputed": (4, 2)}
+        assert {method: passes[method] for method in exact} == {
+            method: pytest.approx(numbers) for method, numbers in exact.items()
+        }
         assert numbers["freelb-3"]["ratios"]["time"] > 1

@@ -1,0 +1,129 @@
+"""The benchmark over models, batch sizes, lengths and precisions, as one Markdown table.
+
+    python scripts/benchmark_grid.py results                    # on a GPU: the whole grid
+    python scripts/benchmark_grid.py results --archs roberta_base --precisions fp32 --lengths 128
+
+Each combination is a run of scripts/benchmark.py of its own, whose JSON lies in the folder; one that is
+there is not run again, and one that fails is a line of the table that says so. Then, on a GPU, what the
+dead weights of fairseq 0.12.2 cost roberta_large (scripts/measure_dead_weights.py). The table also goes
+into the folder, as table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCRIPTS = Path(__file__).resolve().parent
+RATIO_COLUMNS = ("FLOPs", "time (min - max)", "memory")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line; what it does not know goes to the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Other options (--methods, --repeats, --layers, --vocabulary) go to every benchmark.",
+    )
+    parser.add_argument("out_dir", type=Path, help="folder for the results")
+    parser.add_argument("--archs", nargs="+", default=["roberta_base", "roberta_large"])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16, 32])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512])
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["tf32", "fp16", "amp"] if torch.cuda.is_available() else ["fp32"],
+        choices=["fp32", "tf32", "fp16", "amp"],
+    )
+    arguments, arguments.others = parser.parse_known_args()
+    if arguments.out_dir.is_file():
+        parser.error(f"{arguments.out_dir} is a file: give a folder")
+    return arguments
+
+
+def check_folder(folder: Path, options: list[str]) -> None:
+    """Make the folder; what is there must have been measured with the same options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "options.json"
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != options:
+        raise SystemExit(f"{folder} holds results with other options ({record}): give another folder")
+    record.write_text(json.dumps(options) + "\n", encoding="utf-8")
+
+
+def run(command: list[str], log: Path) -> bool:
+    """Run a script, its output in ``log``; whether it succeeded."""
+    with log.open("w", encoding="utf-8") as output:
+        return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode == 0
+
+
+def measure(
+    arguments: argparse.Namespace, arch: str, batch: int, length: int, precision: str
+) -> dict[str, Any] | None:
+    """The benchmark's report, from its file if it is there; None where it failed."""
+    name = f"{arch}-{batch}x{length}-{precision}"
+    report = arguments.out_dir / f"{name}.json"
+    if not report.exists():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--recomputed", "--json", str(report)]
+        command += ["--arch", arch, "--batch-size", str(batch), "--length", str(length)]
+        command += ["--precision", precision, *arguments.others]
+        if not run(command, arguments.out_dir / f"{name}.log"):
+            return None
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+def rows(report: dict[str, Any], setting: str) -> list[str]:
+    """Lines of the table: plain's own numbers, then the ratios of each method to them."""
+    (numbers,) = report["lengths"].values()
+    plain = next(iter(numbers.values()))
+    seconds, memory = statistics.median(plain["times"]), plain["memory"] / 2**20
+    found = [f"| **{setting}** | {plain['flops']:.3e} | {1000 * seconds:.0f} ms | {memory:,.0f} MiB |"]
+    for method, own in list(numbers.items())[1:]:
+        ratios = own["ratios"]
+        spread = "({:.2f} - {:.2f})".format(*ratios["time_range"])
+        cells = f"{ratios['flops']:.3f} | {ratios['time']:.2f} {spread} | {ratios['memory']:.2f}"
+        found.append(f"| {method} | {cells} |")
+    return found
+
+
+def main() -> None:
+    """Run what is missing, then print and write the table."""
+    arguments = parse_arguments()
+    check_folder(arguments.out_dir, arguments.others)
+    lines = ["| | " + " | ".join(RATIO_COLUMNS) + " |", "| --- |" + " ---: |" * len(RATIO_COLUMNS)]
+    machines, failed = set(), 0
+    for arch, batch, length, precision in itertools.product(
+        arguments.archs, arguments.batch_sizes, arguments.lengths, arguments.precisions
+    ):
+        report = measure(arguments, arch, batch, length, precision)
+        setting = f"{arch}, {batch} x {length}, {precision}: plain"
+        if report is None:
+            failed += 1
+            lines.append(f"| **{setting}** | failed: see its .log | | |")
+            continue
+        machines.add(f"{report['machine']}, {report['versions']}")
+        lines += rows(report, setting)
+    lines += ["", *sorted(machines)]
+    if torch.cuda.is_available():
+        log = arguments.out_dir / "dead-weights.log"
+        script = str(SCRIPTS / "measure_dead_weights.py")
+        failed += not run([sys.executable, script, "roberta_large", "--train", "fp16"], log)
+        written = log.read_text(encoding="utf-8").splitlines()
+        lines += ["", *(line for line in written if line.startswith("|"))]
+    text = "\n".join(lines) + "\n"
+    (arguments.out_dir / "table.md").write_text(text, encoding="utf-8")
+    print(text)
+    if failed:
+        raise SystemExit(f"{failed} of the runs failed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The grid of benchmarks: one run a combination, once; failures are lines of the table."""
+
+import json
+
+import benchmark_grid
+import pytest
+
+MACHINE = {"machine": "a GPU", "versions": {"torch": "2"}}
+
+
+def numbers(flops, seconds, memory):
+    ratios = {"flops": flops, "time": seconds, "time_range": [seconds, seconds], "memory": memory}
+    return {"flops": flops, "times": [seconds], "memory": memory * 2**20, "ratios": ratios}
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch, capsys):
+    """Runs the grid with benchmarks that only write a report, or fail for length 512."""
+    commands = []
+
+    def run(command, log):
+        commands.append(command)
+        log.write_text("")
+        if "512" in command:
+            return False
+        methods = {"plain": numbers(1, 1.0, 1.0), "rat": numbers(3, 2.5, 2.1)}
+        report = {**MACHINE, "lengths": {"128": methods}}
+        (tmp_path / command[command.index("--json") + 1]).write_text(json.dumps(report))
+        return True
+
+    def call(*arguments):
+        commands.clear()
+        line = ["benchmark_grid.py", str(tmp_path / "out"), "--archs", "roberta_base", *arguments]
+        monkeypatch.setattr("sys.argv", line)
+        failure = None
+        try:
+            benchmark_grid.main()
+        except SystemExit as error:
+            failure = str(error)
+        return capsys.readouterr().out, list(commands), failure
+
+    monkeypatch.setattr(benchmark_grid, "run", run)
+    monkeypatch.setattr(benchmark_grid.torch.cuda, "is_available", lambda: False)
+    return call
+
+
+def test_each_combination_is_run_once_and_failures_are_lines(grid, tmp_path):
+    table, commands, failure = grid("--repeats", "3")
+    assert len(commands) == 4 and failure == "2 of the runs failed"
+    assert all(command[-2:] == ["--repeats", "3"] for command in commands)
+    assert "| **roberta_base, 16 x 128, fp32: plain** | 1.000e+00 | 1000 ms | 1 MiB |" in table
+    assert "| rat | 3.000 | 2.50 (2.50 - 2.50) | 2.10 |" in table
+    assert "| **roberta_base, 32 x 512, fp32: plain** | failed: see its .log | | |" in table
+    assert "a GPU" in table and (tmp_path / "out" / "table.md").read_text() in table
+    again, commands, _ = grid("--repeats", "3")
+    assert again == table and all("512" in command for command in commands)
+
+
+def test_results_with_other_options_are_not_mixed(grid):
+    grid("--repeats", "3")
+    _, commands, failure = grid("--repeats", "4")
+    assert not commands and "give another folder" in failure
