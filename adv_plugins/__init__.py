@@ -9,9 +9,16 @@ import fairseq_compat
 fairseq_compat.check_versions()
 fairseq_compat.install()
 
-from adv_plugins import criterions, dead_weights, models, tasks, wordpiece  # noqa: E402, F401
+from adv_plugins import (  # noqa: E402
+    checkpointing,
+    criterions,  # noqa: F401
+    dead_weights,
+    models,  # noqa: F401
+    tasks,  # noqa: F401
+    wordpiece,  # noqa: F401
+)
 
 dead_weights.remove()
-models.checkpointing.add_flag()
+checkpointing.add_flag()
 
 __version__ = "0.1.0"

@@ -1,12 +1,15 @@
 """Dropout seen from outside: its rates, rates for one pass only, and the same masks again."""
 
 import contextlib
-from typing import Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 import torch
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.layer_drop import LayerDropModuleList
 from torch import Tensor, nn
+
+from adv_plugins.checkpointing import computing, is_checkpointed, plain_forward
+from adv_plugins.perturbation import replaced_forward
 
 
 def dropout_modules(model: nn.Module) -> List[nn.Module]:
@@ -19,18 +22,33 @@ def drops_layers(model: nn.Module) -> bool:
     return any(isinstance(m, LayerDropModuleList) and m.p > 0 for m in model.modules())
 
 
-def recomputes_activations(model: nn.Module) -> bool:
-    """Whether fairseq's checkpoint_wrapper (``--checkpoint-activations``) is in ``model``."""
-    return any(hasattr(module, "precheckpoint_forward") for module in model.modules())
-
-
 @contextlib.contextmanager
 def dropout_rate(model: nn.Module, rate: float) -> Iterator[None]:
     """Within the context every dropout of ``model`` that is in use has this rate.
 
-    Dropouts whose rate is 0 (as RoBERTa's activation dropout) stay off.
+    Dropouts whose rate is 0 (as RoBERTa's activation dropout) stay off. A layer that is computed again
+    after the context (``--checkpoint-activations``) has the rate then, too.
     """
-    modules = dropout_modules(model)
+    with contextlib.ExitStack() as stack:
+        for module in model.modules():
+            if is_checkpointed(module):
+                stack.enter_context(replaced_forward(module, _at_rate(module, rate)))
+        stack.enter_context(_rates(dropout_modules(model), rate))
+        yield
+
+
+def _at_rate(module: nn.Module, rate: float) -> Callable[..., Any]:
+    plain = plain_forward(module)
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        with _rates(dropout_modules(module), rate):
+            return plain(*args, **kwargs)
+
+    return computing(module, compute)
+
+
+@contextlib.contextmanager
+def _rates(modules: List[nn.Module], rate: float) -> Iterator[None]:
     before = [module.p for module in modules]
     try:
         for module in modules:

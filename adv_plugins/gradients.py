@@ -11,8 +11,9 @@ from typing import Any, List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from adv_plugins.checkpointing import recomputes_activations
 from adv_plugins.divergence import full_precision
-from adv_plugins.dropout import drops_layers, recomputes_activations
+from adv_plugins.dropout import drops_layers
 from adv_plugins.perturbation import unwrap
 
 

@@ -7,6 +7,7 @@ import tiny
 import torch
 from fairseq.models.roberta import RobertaModel
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import adv_plugins.models.asa_roberta as asa_roberta
 from adv_plugins.batch import source_tokens
@@ -141,7 +142,10 @@ def transcription(kind, model, sample, monkeypatch, masks):
 
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("checkpointed_layers", [False, True])
-def test_recomputed_scores_change_nothing(float64, monkeypatch, dropout, checkpointed_layers):
+@pytest.mark.parametrize("sequential", [False, True])
+def test_recomputed_scores_change_nothing(
+    float64, monkeypatch, dropout, checkpointed_layers, sequential
+):
     """On a GPU the masked attention is computed again in the backward; here it is made to."""
     kind = "classification"
     rate = tiny.DROPOUT if dropout else 0.0
@@ -162,11 +166,29 @@ def test_recomputed_scores_change_nothing(float64, monkeypatch, dropout, checkpo
         monkeypatch.setattr(asa_roberta, "recomputes_scores", lambda query, answer=recomputed: answer)
         built.zero_grad()
         torch.manual_seed(3)
-        loss, _, log = criterion(kind)(built, tiny.sample(kind))
+        loss, _, log = criterion(kind, sequential_passes=sequential)(built, tiny.sample(kind))
         loss.backward()
         found.append((loss, log, tiny.gradients(built), torch.rand(1)))
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
-    assert softmaxes == ([4, 6] if checkpointed_layers else [2, 4])
+    kept = 2 + 2 * sequential + 2 * checkpointed_layers
+    assert softmaxes == [kept, kept + 2]
+
+
+def test_the_clean_pass_goes_through_the_fused_kernel():
+    """Without dropout torch has one for the CPU, too."""
+    fused = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "scaled_dot_product" in function.overloadpacket.__name__:
+                fused.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    kind = "classification"
+    built = model(kind, double=False)
+    with Watch():
+        criterion(kind)(built, tiny.sample(kind))
+    assert len(fused) == len(adversaries(built)) and "flash" in fused[0]
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

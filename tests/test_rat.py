@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 import tiny
 import torch
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
 from adv_plugins.divergence import DIVERGENCES
 
@@ -375,12 +376,18 @@ def test_layerdrop_runs_the_passes_one_by_one():
     assert sizes == [tiny.BATCH] * 4
 
 
-def test_dropout_rates_and_checkpointing_are_refused_together():
-    from fairseq.modules.checkpoint_activations import checkpoint_wrapper
-
+@pytest.mark.parametrize("sequential", [False, True])
+def test_layers_computed_again_have_the_dropout_rate_of_their_pass(float64, sequential):
     kind = "classification"
-    model, sample = tiny.model(kind, dropout=0.2), tiny.sample(kind)
-    checkpoint_wrapper(model.encoder.sentence_encoder.layers[0])
-    criterion(kind)(model, sample)[0].backward()
-    with pytest.raises(ValueError, match="--adv-dropout-per-pass does not work with"):
-        criterion(kind, adv_dropout_per_pass="0.1,0.2")(model, sample)
+    sample, found = tiny.sample(kind), []
+    rat = criterion(kind, adv_dropout_per_pass="0.1,0.5", sequential_passes=sequential)
+    for recomputed in (False, True):
+        model = tiny.model(kind, dropout=0.2, attention_dropout=0.2)
+        if recomputed:
+            for layer in model.encoder.sentence_encoder.layers:
+                checkpoint_wrapper(layer)
+        torch.manual_seed(3)
+        loss, _, log = rat(model, sample)
+        loss.backward()
+        found.append((loss, log, tiny.gradients(model), torch.rand(1)))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)

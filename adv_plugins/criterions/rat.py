@@ -24,7 +24,6 @@ from adv_plugins.dropout import (
     dropout_modules,
     dropout_rate,
     drops_layers,
-    recomputes_activations,
 )
 from adv_plugins.gradients import KeptGradients
 from adv_plugins.perturbation import (
@@ -237,15 +236,10 @@ class RatCriterion(WrappingCriterion):
         }
 
     def _check(self, model: nn.Module) -> None:
-        """Once: say so when the K passes cannot differ; refuse what cannot be computed."""
+        """Once: say so when the K passes cannot differ."""
         if self._model_checked:
             return
         self._model_checked = True
-        if self.dropouts and recomputes_activations(model):
-            raise ValueError(
-                "--adv-dropout-per-pass does not work with --checkpoint-activations, which computes "
-                "the passes again when their rates are gone: leave one of them out"
-            )
         dropout = bool(dropout_modules(model)) and (any(self.dropouts) or not self.dropouts)
         if self.passes > 1 and not dropout and len(set(self.eps)) == 1:
             logger.warning(

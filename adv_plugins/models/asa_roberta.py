@@ -8,7 +8,6 @@ The model is fairseq's RoBERTa; each self-attention only carries two more linear
 import contextlib
 import logging
 import math
-from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from adv_plugins.checkpointing import computing, plain_forward
 from adv_plugins.divergence import full_precision
 from adv_plugins.perturbation import replaced_forward
 
@@ -238,16 +238,14 @@ def biased(model: nn.Module) -> Iterator[List[List[Tensor]]]:
 
 def _masked_forward(layer: nn.Module, proportions: List[Tensor]) -> Callable[..., Tensor]:
     """The forward of a Transformer layer whose attention its adversary masks."""
-    outer = layer.forward
-    plain = getattr(layer, "precheckpoint_forward", outer)
+    plain = plain_forward(layer)
 
     def masked(*args: Any, **kwargs: Any) -> Tuple[Tensor, Tensor]:
         with _masked_by_adversary(layer.self_attn) as proportion:
             output = plain(*args, **kwargs)
         return output, proportion[0]
 
-    # fairseq's checkpoint_wrapper makes the forward a partial of what it computes and computes again.
-    compute = masked if plain is outer else partial(outer.func, masked, *outer.args[1:])
+    compute = computing(layer, masked)
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:
         output, proportion = compute(*args, **kwargs)
