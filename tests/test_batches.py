@@ -16,8 +16,8 @@ from adv_plugins.models.asa_roberta import AsaRobertaModel
 # Options under which a sentence's perturbation does not depend on the rest of the batch; R-AT's
 # default norm is that of the whole batch.
 METHODS = {
-    "rat_criterion": dict(adv_norm_over="sentence"),
-    "freelb_criterion": dict(adv_init_eps=0.0),
+    "rat_criterion": dict(adv_norm_over="sentence", adv_passes=3),
+    "freelb_criterion": dict(adv_init_eps=0.0, adv_steps=4),
     "rapt_criterion": dict(noise_max_layer=1),
     "asa_criterion": {},
 }
@@ -29,7 +29,8 @@ def make(name, kind, monkeypatch, **options):
     criterion = tiny.criterion(name, kind, **METHODS[name], **options)
 
     def noise(hidden, real):
-        wave = torch.arange(hidden.size(0) * hidden.size(2), dtype=hidden.dtype).cos()
+        size = hidden.size(0) * hidden.size(2)
+        wave = torch.arange(size, dtype=hidden.dtype, device=hidden.device).cos()
         return wave.view(hidden.size(0), 1, -1) * real.transpose(0, 1)
 
     if name == "rapt_criterion":

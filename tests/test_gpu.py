@@ -4,6 +4,8 @@ import logging
 import math
 
 import pytest
+import test_batches
+import tiny
 import torch
 import training
 
@@ -11,6 +13,7 @@ from adv_plugins.dropout import SameMasks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
+DEVICE = "cuda"
 METHODS = {
     "rat_criterion": (),
     "freelb_criterion": (),
@@ -29,6 +32,22 @@ def test_the_same_dropout_mask_on_the_gpu():
     after = torch.nn.functional.dropout(ones, 0.5)
     assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], after)
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("criterion", METHODS)
+def test_the_gpu_gives_the_cpus_gradients(float64, monkeypatch, criterion, kind, sequential):
+    """Without random numbers; ASA's masked attention is computed again in the backward there."""
+    found = []
+    for device in ("cpu", DEVICE):
+        method, model = test_batches.make(criterion, kind, monkeypatch, sequential_passes=sequential)
+        model, sample = model.to(device), tiny.to_device(tiny.sample(kind), device)
+        loss, _, log = method(model, sample)
+        loss.backward()
+        found.append((loss.cpu(), {name: g.cpu() for name, g in tiny.gradients(model).items()}))
+        assert math.isfinite(log["objective"])
+    torch.testing.assert_close(*found, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["--fp16", "--amp"])

@@ -108,3 +108,14 @@ def test_the_constraints_cover_the_requirements():
     )
     names = {requirement.split(">")[0] for requirement in run.stdout.split()}
     assert names and names <= constrained
+
+
+def test_importing_the_plug_ins_loads_nothing_but_them():
+    """Their share of the start-up: heavy libraries load where they are used."""
+    script = "import fairseq_compat; fairseq_compat.install(); import fairseq; import sys; "
+    script += "before = set(sys.modules); import adv_plugins; print(*set(sys.modules) - before)"
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    packages = {name.split(".")[0] for name in run.stdout.split()}
+    assert packages == {"adv_plugins", "fairseq"}

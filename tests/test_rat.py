@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adv_plugins.divergence import DIVERGENCES
 
@@ -391,3 +392,27 @@ def test_layers_computed_again_have_the_dropout_rate_of_their_pass(float64, sequ
         loss.backward()
         found.append((loss, log, tiny.gradients(model), torch.rand(1)))
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("over", ["embedding-matrix", "sentence"])
+def test_the_embedding_matrix_has_no_gradient_but_the_parameters_own(over):
+    """One dense V x d matrix for each backward, which autograd needs; the perturbation makes none."""
+    kind = "classification"
+    model, sample = tiny.model(kind, double=False, dropout=0.2), tiny.sample(kind)
+    shape = model.encoder.sentence_encoder.embed_tokens.weight.shape
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            name = function.overloadpacket.__name__
+            if torch.is_tensor(result) and result.shape == shape and not name.endswith("_"):
+                made.append(name)
+            return result
+
+    rat = criterion(kind, adv_norm_over=over)
+    with Watch():
+        rat(model, sample)[0].backward()
+    # autograd adds the two up in place, but not while it is watched (tests/test_core.py looks).
+    made = [name for name in made if name not in ("detach", "add")]
+    assert made == ["embedding_dense_backward"] * 2
