@@ -99,7 +99,10 @@ class KeptGradients:
         for tensor in inputs:
             tensor.retain_grad()
         try:
-            (loss * self._scale).backward()
+            # Like the trainer's, outside of --amp's autocast, which is for forwards: in torch 2.6 a
+            # checkpointed layer that is computed again inside of it gets no gradients.
+            with torch.autocast(loss.device.type, enabled=False):
+                (loss * self._scale).backward()
             gradients = [
                 torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs
             ]

@@ -31,6 +31,8 @@ class Postponed(Generic[Outputs]):
         self._masks = SameMasks(device)
         with torch.no_grad(), self._masks.replayed():
             self.values = run(False)
+        # torch 2.6 would use the weights that --amp casts here where gradients are wanted, too.
+        torch.clear_autocast_cache()
 
     def again(self, differentiated: bool) -> Outputs:
         """The same pass, with gradients; the run's random stream goes on as without it."""

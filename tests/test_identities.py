@@ -137,6 +137,26 @@ def test_sequential_passes_change_nothing(float64, method, kind, more, recompute
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("recomputed,sequential", [(False, True), (True, False), (True, True)])
+def test_saving_memory_under_autocast_changes_little(method, recomputed, sequential):
+    """Weights are cast once for all passes, also for those that run without gradients first."""
+    found = []
+    for saving in (False, True):
+        model = tiny.model("classification", AsaRobertaModel, double=False)
+        options = {**method.on, "sequential_passes": sequential and saving}
+        criterion = tiny.criterion(method.name, "classification", **options)
+        for layer in model.encoder.sentence_encoder.layers if recomputed and saving else ():
+            checkpoint_wrapper(layer)
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _, _ = criterion(model, tiny.sample("classification"))
+        loss.backward()
+        found.append(torch.cat([g.flatten() for g in tiny.gradients(model).values()]))
+    assert found[0].norm() > 0.1
+    assert (found[0] - found[1]).norm() < 0.1 * found[0].norm()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("asa_weight", [0.0, 1.0])
 def test_sequential_passes_are_one_at_a_time_in_memory(method, asa_weight):
     """What a layer keeps for its backward is there for as many sentences as one pass has."""
