@@ -80,5 +80,6 @@ def test_a_method_waits_no_more_often_than_its_forwards(monkeypatch, device, nam
     forwards = (SEQUENTIAL_FORWARDS if sequential else FORWARDS)[name]
     assert stock > 0  # or nothing is measured
     own = count(criterion, model, sample)
-    # Passes without gradients read nothing in a backward.
-    assert own <= forwards * stock if sequential else own == forwards * stock
+    assert own <= forwards * stock
+    if device == "cpu" and not sequential:  # where no pass is without a backward, which may read, too
+        assert own == forwards * stock

@@ -106,28 +106,29 @@ class _MaskedSoftmax(torch.autograd.Function):
     """The gradient by hand, as a masked unit has weight 0 but not gradient 0.
 
     With r = exp(s - logsumexp of the kept s), a = r (1 - mu). For the gradient G of a, that of s is
-    a (G - sum a G), and that of 1 - mu is r (G - sum a G).
+    a (G - sum a G), and that of 1 - mu is r (G - sum a G). Of this size only r is kept.
     """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, keep: Tensor) -> Tensor:  # type: ignore[override]
-        bias = torch.zeros_like(keep).masked_fill_(keep < 0.5, -math.inf)
-        scores_left = scores + bias
+        kept = keep > 0.5
+        scores_left = scores + torch.zeros_like(keep).masked_fill_(~kept, -math.inf)
         weights = torch.softmax(scores_left, dim=-1)
-        # The sum's logarithm, read off the largest weight: a = exp(s - logsumexp) there.
+        # The logsumexp, read off the largest weight; torch's own is many times slower at -inf.
         total = scores_left.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log()
-        ctx.save_for_backward(scores, weights, total)
-        ctx.keep_shape = keep.shape
+        ratios = (scores - total).clamp_(max=LARGEST_LEAD).exp_()
+        ctx.save_for_backward(ratios, kept)
+        ctx.scores_dtype = scores.dtype
         return weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        scores, weights, total = ctx.saved_tensors
-        change = gradient - (gradient * weights).sum(dim=-1, keepdim=True)
-        scores_gradient = (change * weights).to(scores.dtype)
-        keep_gradient = change.mul_((scores - total).clamp_(max=LARGEST_LEAD).exp_())
-        return scores_gradient, keep_gradient.sum_to_size(ctx.keep_shape)
+        ratios, kept = ctx.saved_tensors
+        change = gradient * ratios
+        mean = torch.linalg.vecdot(change, kept.to(change.dtype)).unsqueeze(-1)
+        change = change.addcmul_(ratios, mean, value=-1)  # r (G - sum a G)
+        return (change * kept).to(ctx.scores_dtype), change.sum_to_size(kept.shape)
 
 
 def masked_softmax(scores: Tensor, keep: Tensor) -> Tensor:
