@@ -101,7 +101,8 @@ def load(checkpoint: Path, data: Path | None) -> tuple[Any, Any]:
 @contextlib.contextmanager
 def captured_attention(model: Any) -> Iterator[list[Any]]:
     """Yields a list that gets every layer's (B, heads, T, T) attention weights, lowest first."""
-    from adv_plugins.models.asa_roberta import adversaries, attention_weights
+    from adv_plugins.masked_attention import attention_weights
+    from adv_plugins.models.asa_roberta import adversaries
 
     found: list[Any] = []
 
@@ -112,14 +113,17 @@ def captured_attention(model: Any) -> Iterator[list[Any]]:
         nothing = query.new_zeros(batch, length, length)
         found.append(attention_weights(module, query, padding, nothing))
 
-    def capture_masked(module: Any, args: Any) -> None:
-        # Only the masked attention sends its weights through this module: replace the clean ones.
-        found[-1] = args[0]
+    def capture_masked(attention: Any) -> Any:
+        def hook(module: Any, args: Any, drawn: Any) -> None:
+            # An adversary that is asked for a mask says that the pass is masked.
+            found[-1] = attention_weights(attention, *args, drawn[0])
+
+        return hook
 
     handles = []
     for attention in adversaries(model):
         handles.append(attention.register_forward_pre_hook(capture_clean, with_kwargs=True))
-        handles.append(attention.dropout_module.register_forward_pre_hook(capture_masked))
+        handles.append(attention.adversary.register_forward_hook(capture_masked(attention)))
     try:
         yield found
     finally:

@@ -9,6 +9,7 @@ from fairseq.models.roberta import RobertaModel
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import adv_plugins.masked_attention as masked_attention
 import adv_plugins.models.asa_roberta as asa_roberta
 from adv_plugins.batch import source_tokens
 from adv_plugins.models.asa_roberta import AsaRobertaModel, adversaries, biased, strip_adversary
@@ -153,25 +154,27 @@ def test_recomputed_scores_change_nothing(
     if checkpointed_layers:
         for layer in built.encoder.sentence_encoder.layers:
             checkpoint_wrapper(layer)
-    softmaxes, found = [], []
-    masked_softmax = asa_roberta.masked_softmax
+    found, kept_scores = [], []
+    (tokens,) = source_tokens(tiny.sample(kind))
+    scores_shape = (len(tokens), adversaries(built)[0].num_heads, tokens.size(1), tokens.size(1))
     for recomputed in (False, True):
-        softmaxes.append(0)
+        monkeypatch.setattr(
+            masked_attention, "recomputes_scores", lambda query, answer=recomputed: answer
+        )
+        kept_scores.append(0)
 
-        def counted(*arguments):
-            softmaxes[-1] += 1
-            return masked_softmax(*arguments)
+        def pack(tensor):
+            kept_scores[-1] += tensor.shape == scores_shape
+            return tensor
 
-        monkeypatch.setattr(asa_roberta, "masked_softmax", counted)
-        monkeypatch.setattr(asa_roberta, "recomputes_scores", lambda query, answer=recomputed: answer)
         built.zero_grad()
         torch.manual_seed(3)
-        loss, _, log = criterion(kind, sequential_passes=sequential)(built, tiny.sample(kind))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss, _, log = criterion(kind, sequential_passes=sequential)(built, tiny.sample(kind))
         loss.backward()
         found.append((loss, log, tiny.gradients(built), torch.rand(1)))
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
-    kept = 2 + 2 * sequential + 2 * checkpointed_layers
-    assert softmaxes == [kept, kept + 2]
+    assert checkpointed_layers or kept_scores[0] - kept_scores[1] == 2  # one for each layer
 
 
 def test_the_clean_pass_goes_through_the_fused_kernel():
@@ -288,16 +291,28 @@ def test_masks_are_hard_and_spare_padding_and_at_least_one_unit_a_row():
     torch.testing.assert_close(proportion, torch.tensor([20 / 25, 6 / 9]))
 
 
-@pytest.mark.parametrize("lead", [0.0, 12.0, 100.0, 60000.0])
-def test_masked_softmax_is_a_masked_softmax_with_finite_gradients(lead):
-    """Also where a masked unit outweighs the rest by more than exp() can hold."""
+def attend(scores, mask, values, rate=0.0):
+    """The masked attention of these scores: q is the scores, k is the identity."""
+    identity = torch.eye(scores.size(-1), dtype=scores.dtype).expand_as(scores)
+    arguments = (scores[:, None], identity[:, None], values[:, None], (1 - mask)[:, None])
+    return masked_attention._MaskedAttention.apply(*arguments, rate, False)[:, 0]
+
+
+def scores_and_mask():
     torch.manual_seed(1)
     scores = torch.randn(2, 4, 4, dtype=torch.float64)
     mask = torch.rand(2, 4, 4, dtype=torch.float64).gt(0.5).double()
     mask[..., 0] = 0
+    return scores, mask
+
+
+@pytest.mark.parametrize("lead", [0.0, 12.0, 100.0, 60000.0])
+def test_masked_attention_is_a_masked_softmax_with_finite_gradients(lead):
+    """Also where a masked unit outweighs the rest by more than exp() can hold."""
+    scores, mask = scores_and_mask()
     scores = (scores + lead * mask).requires_grad_()
     mask.requires_grad_()
-    weights = asa_roberta.masked_softmax(scores, 1 - mask)
+    weights = attend(scores, mask, torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
     expected = scores.masked_fill(mask.detach().bool(), -math.inf).softmax(-1)
     torch.testing.assert_close(weights, expected)
     (weights * torch.randn(4, dtype=torch.float64)).sum().backward()
@@ -308,20 +323,24 @@ def test_masked_softmax_is_a_masked_softmax_with_finite_gradients(lead):
     assert (mask.grad[mask.detach().bool()] != 0).all()
 
 
-def test_masked_softmax_has_the_gradient_of_its_formula():
-    torch.manual_seed(1)
-    scores = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
-    mask = torch.rand(2, 4, 4, dtype=torch.float64).gt(0.5).double()
-    mask[..., 0] = 0
-    mask.requires_grad_()
-    by_formula = scores.softmax(-1) * (1 - mask)
-    by_formula = by_formula / by_formula.sum(-1, keepdim=True)
-    values = torch.randn(4, dtype=torch.float64)
-    results = [
-        torch.autograd.grad((weights * values).sum(), [scores, mask])
-        for weights in (asa_roberta.masked_softmax(scores, 1 - mask), by_formula)
-    ]
-    torch.testing.assert_close(*results)
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_masked_attention_has_the_gradient_of_its_formula(rate):
+    scores, mask = scores_and_mask()
+    values = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    inputs = [scores.requires_grad_(), mask.requires_grad_(), values]
+    towards = torch.randn(4, dtype=torch.float64)
+    torch.manual_seed(5)
+    ours = attend(scores, mask, values, rate)
+    # The same draw, the weights of the formula: p (1 - mu) / sum p (1 - mu).
+    torch.manual_seed(5)
+    spared = torch.empty(2, 1, 4, 4, dtype=torch.bool).bernoulli_(1 - rate)[:, 0]
+    assert bool(spared.all()) == (rate == 0)
+    weights = scores.softmax(-1) * (1 - mask)
+    weights = weights / weights.sum(-1, keepdim=True)
+    formula = (weights * spared / (1 - rate)) @ values
+    torch.testing.assert_close(ours, formula)
+    found = [torch.autograd.grad((output * towards).sum(), inputs) for output in (ours, formula)]
+    torch.testing.assert_close(*found)
 
 
 def test_without_masked_units_it_is_fairseqs_attention():

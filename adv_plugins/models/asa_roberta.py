@@ -19,11 +19,10 @@ from fairseq.models.roberta.model import (
     roberta_large_architecture,
 )
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from adv_plugins.checkpointing import computing, plain_forward
 from adv_plugins.divergence import full_precision
+from adv_plugins.masked_attention import masked_attention
 from adv_plugins.perturbation import replaced_forward
 
 logger = logging.getLogger(__name__)
@@ -95,118 +94,6 @@ class _Reversed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         return -gradient
-
-
-# Bound on the logarithm of how much a masked unit would outweigh all the units that are left, in the
-# gradient it hears; beyond it exp() could overflow. Units that are left are not touched by it.
-LARGEST_LEAD = 15.0
-
-
-class _MaskedSoftmax(torch.autograd.Function):
-    """The gradient by hand, as a masked unit has weight 0 but not gradient 0.
-
-    With r = exp(s - logsumexp of the kept s), a = r (1 - mu). For the gradient G of a, that of s is
-    a (G - sum a G), and that of 1 - mu is r (G - sum a G). Of this size only r is kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, keep: Tensor) -> Tensor:  # type: ignore[override]
-        kept = keep > 0.5
-        scores_left = scores + torch.zeros_like(keep).masked_fill_(~kept, -math.inf)
-        weights = torch.softmax(scores_left, dim=-1)
-        # The logsumexp, read off the largest weight; torch's own is many times slower at -inf.
-        total = scores_left.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log()
-        ratios = (scores - total).clamp_(max=LARGEST_LEAD).exp_()
-        ctx.save_for_backward(ratios, kept)
-        ctx.scores_dtype = scores.dtype
-        return weights
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        ratios, kept = ctx.saved_tensors
-        change = gradient * ratios
-        mean = torch.linalg.vecdot(change, kept.to(change.dtype)).unsqueeze(-1)
-        change = change.addcmul_(ratios, mean, value=-1)  # r (G - sum a G)
-        return (change * kept).to(ctx.scores_dtype), change.sum_to_size(kept.shape)
-
-
-def masked_softmax(scores: Tensor, keep: Tensor) -> Tensor:
-    r"""Attention weights without the masked units: a = p (1 - mu) / sum p (1 - mu), p = softmax.
-
-    In value the softmax with -inf at the masked units. In gradient a masked unit hears what its return
-    would change, not the penalty alone, as it would with log(1 - mu) added to the scores; with that
-    form, which torch's fused kernel could compute, the adversary soon masked nothing at the default
-    tau in our tests.
-
-    Args:
-        scores: (..., T, T); keep: the same or broadcast, float32 or float64: 1 - mu, which is 0 on a
-            masked unit and at padding, and 1 on at least one unit of a row.
-
-    Returns:
-        the weights, at least float32.
-    """
-    return _MaskedSoftmax.apply(scores, keep)
-
-
-def _heads(attention: nn.Module, projected: Tensor) -> Tensor:
-    """(T, B, d) -> (B, heads, T, d / heads)"""
-    length, batch, _ = projected.shape
-    return projected.view(length, batch, attention.num_heads, -1).permute(1, 2, 0, 3)
-
-
-def recomputes_scores(query: Tensor) -> bool:
-    """Whether the backward computes what has the size of the scores again, instead of keeping it.
-
-    On a GPU, where torch's fused kernel does so in the clean pass. On a CPU that kernel keeps them
-    when there is dropout, and drawing its mask again would cost time.
-    """
-    return query.is_cuda
-
-
-def attention_weights(
-    attention: nn.Module, query: Tensor, padding: Optional[Tensor], mask: Tensor
-) -> Tensor:
-    """The (B, heads, T, T) weights, at least float32; arguments as for :func:`masked_attention`."""
-    q, k = _query_and_key(attention, query)
-    return masked_softmax(torch.matmul(q, k.transpose(-1, -2)), _kept_units(mask, padding))
-
-
-def _query_and_key(attention: nn.Module, query: Tensor) -> Tuple[Tensor, Tensor]:
-    scaled = _heads(attention, attention.q_proj(query)) * attention.scaling
-    return scaled, _heads(attention, attention.k_proj(query))
-
-
-def _kept_units(mask: Tensor, padding: Optional[Tensor]) -> Tensor:
-    """(B, 1, T, T): 1 - mask, and 0 at padding."""
-    keep = (1 - mask)[:, None]
-    return keep if padding is None else keep.masked_fill(padding.bool()[:, None, None, :], 0.0)
-
-
-def masked_attention(
-    attention: nn.Module, query: Tensor, padding: Optional[Tensor], mask: Tensor
-) -> Tensor:
-    """The output of a fairseq self-attention whose units are masked.
-
-    Args:
-        query: (T, B, d); padding: (B, T), True at padding, or None; mask: (B, T, T), shared by heads.
-
-    Returns:
-        (T, B, d)
-    """
-    q, k = _query_and_key(attention, query)
-    v = _heads(attention, attention.v_proj(query))
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
-        weights = masked_softmax(torch.matmul(q, k.transpose(-1, -2)), keep)
-        return torch.matmul(attention.dropout_module(weights.to(v.dtype)), v)
-
-    inputs = (q, k, v, _kept_units(mask, padding))
-    if recomputes_scores(query):
-        mixed = checkpoint(attend, *inputs, use_reentrant=False)
-    else:
-        mixed = attend(*inputs)
-    return attention.out_proj(mixed.permute(2, 0, 1, 3).reshape(query.shape))
 
 
 def adversaries(model: nn.Module) -> List[nn.Module]:
