@@ -70,12 +70,11 @@ class AsaGame:
                 attacked = run_base(model if differentiated else module, sample)
             return [attacked.logits, *features], _per_layer(proportions)
 
+        clean, outputs = run_clean()
         if kept is None:
-            clean, outputs = run_clean()
             attacked, masked = run_attacked(True)
             terms, log = self._terms(clean, outputs, attacked)
         else:
-            clean, outputs = run_clean()
             postponed = Postponed(run_attacked, clean.loss.device)
             leaves = [leaf(output) for output in postponed.values[0]]
             value, log = self._terms(clean, outputs, leaves)

@@ -17,7 +17,6 @@ import argparse
 import importlib.metadata
 import json
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -33,12 +32,10 @@ fairseq_compat.install()
 
 import authors_way  # noqa: E402, F401 - registers the releases' ways
 import torch  # noqa: E402
-from fairseq import options  # noqa: E402
 from fairseq.criterions import build_criterion  # noqa: E402
-from fairseq.data import Dictionary  # noqa: E402
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
 from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
+from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -58,7 +55,6 @@ METHODS = {
     "asa-sequential": "--criterion asa_criterion --sequential-passes",
     "asa-release": "--criterion asa_release",
 }
-PRECISION = {"fp32": "", "tf32": "", "fp16": "--fp16 --fp16-init-scale 4", "amp": "--amp"}
 RECOMPUTED = " + recomputed"
 
 
@@ -69,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--arch", default="roberta_base", help="roberta_base or roberta_large")
     parser.add_argument("--layers", type=int, help="another number of layers")
-    parser.add_argument("--vocabulary", type=int, default=50265, help="words (default: RoBERTa's)")
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="words (default: RoBERTa's)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lengths", "--length", nargs="+", type=int, default=[128])
     parser.add_argument("--plot", type=Path, help="with several lengths: draw them into this file")
@@ -81,36 +77,14 @@ def parse_arguments() -> argparse.Namespace:
         "--recomputed", action="store_true", help="each method with --checkpoint-activations, too"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--precision", default="fp32", choices=list(PRECISION))
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "fp16", "amp"])
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    return parser.parse_args()
-
-
-def make_dictionary(size: int) -> Any:
-    """A vocabulary of that size."""
-    words = Dictionary()
-    for index in range(size - len(words) - 1):
-        words.add_symbol(str(index))
-    words.add_symbol("<mask>")
-    return words
-
-
-def configure(arguments: argparse.Namespace, method: str) -> Any:
-    """fairseq's configuration of one method."""
-    name, recomputed, _ = method.partition(RECOMPUTED)
-    arch = f"asa_{arguments.arch}" if method.startswith("asa") else arguments.arch
-    line = (
-        f"no-data --task sentence_prediction --num-classes 2 --arch {arch} --optimizer adam "
-        f"--lr 1e-5 --max-positions 512 --seed 1 {PRECISION[arguments.precision]} {METHODS[name]}"
-    )
-    if arguments.layers:
-        line += f" --encoder-layers {arguments.layers}"
-    if recomputed:
-        line += " --checkpoint-activations"
-    if not torch.cuda.is_available():
-        line += " --cpu"
-    parser = options.get_training_parser()
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
+    arguments = parser.parse_args()
+    if arguments.precision != "fp32" and not torch.cuda.is_available():
+        parser.error(f"--precision {arguments.precision} needs a GPU: without one, leave it at fp32")
+    if arguments.plot and arguments.plot.suffix not in (".png", ".pdf", ".svg"):
+        parser.error(f"--plot {arguments.plot}: give a name that ends in .png, .pdf or .svg")
+    return arguments
 
 
 class Method:
@@ -123,10 +97,17 @@ class Method:
     def __init__(
         self, arguments: argparse.Namespace, method: str, words: Any, trainers: dict[Any, Trainer]
     ) -> None:
-        cfg = configure(arguments, method)
+        name, recomputed, _ = method.partition(RECOMPUTED)
+        others = METHODS[name]
+        if arguments.layers:
+            others += f" --encoder-layers {arguments.layers}"
+        if recomputed:
+            others += " --checkpoint-activations"
+        arch = f"asa_{arguments.arch}" if name.startswith("asa") else arguments.arch
+        cfg = configure(arch, arguments.precision, others)
         task = SentencePredictionTask(cfg.task, words, words)
         self.criterion = build_criterion(cfg.criterion, task)
-        model = (cfg.model.arch, RECOMPUTED in method)
+        model = (arch, recomputed)
         if model not in trainers:
             torch.manual_seed(1)
             trainers[model] = Trainer(cfg, task, task.build_model(cfg.model), self.criterion)
@@ -136,20 +117,6 @@ class Method:
         """One update; running out of memory is an error, which fairseq would only log."""
         self.trainer._criterion, self.trainer._wrapped_criterion = self.criterion, None
         self.trainer.train_step([sample], raise_oom=True)
-
-
-def make_sample(arguments: argparse.Namespace, length: int) -> dict[str, Any]:
-    """A batch without padding."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (arguments.batch_size, length)
-    tokens = torch.randint(4, arguments.vocabulary - 1, shape, generator=generator)
-    return {
-        "id": torch.arange(arguments.batch_size),
-        "net_input": {"src_tokens": tokens, "src_lengths": torch.full(shape[:1], length)},
-        "target": torch.randint(2, (arguments.batch_size, 1), generator=generator),
-        "nsentences": arguments.batch_size,
-        "ntokens": tokens.numel(),
-    }
 
 
 def count_work(method: Method, sample: dict[str, Any]) -> dict[str, float]:
@@ -229,7 +196,7 @@ def measure(
 
     A method that runs out of memory has none.
     """
-    sample = make_sample(arguments, length)
+    sample = make_sample(arguments.batch_size, length, arguments.vocabulary)
     numbers: dict[str, dict[str, Any]] = {}
     for name, method in methods.items():
         try:
@@ -302,9 +269,6 @@ def main() -> None:
     """Measure, print a table for each length, write the JSON and the plot."""
     arguments = parse_arguments()
     warnings.simplefilter("ignore")  # fairseq and hydra give them by the dozen
-    if arguments.plot and arguments.plot.suffix not in (".png", ".pdf", ".svg"):
-        raise SystemExit(f"--plot {arguments.plot}: give a name that ends in .png, .pdf or .svg")
-    torch.backends.cuda.matmul.allow_tf32 = arguments.precision == "tf32"
     words = make_dictionary(arguments.vocabulary)
     names = list(arguments.methods)
     if arguments.recomputed:

@@ -53,15 +53,22 @@ def check_folder(folder: Path, options: list[str]) -> None:
     """Make the folder; what is there must have been measured with the same options."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "options.json"
-    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != options:
+    measured = any(each != record for each in folder.glob("*.json"))
+    if measured and json.loads(record.read_text(encoding="utf-8")) != options:
         raise SystemExit(f"{folder} holds results with other options ({record}): give another folder")
     record.write_text(json.dumps(options) + "\n", encoding="utf-8")
 
 
 def run(command: list[str], log: Path) -> bool:
-    """Run a script, its output in ``log``; whether it succeeded."""
+    """Run a script, its output in ``log``; whether it succeeded.
+
+    An option that it does not know ends everything: it would fail each time.
+    """
     with log.open("w", encoding="utf-8") as output:
-        return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode == 0
+        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+    if status == 2:  # argparse's
+        raise SystemExit(log.read_text(encoding="utf-8").splitlines()[-1])
+    return status == 0
 
 
 def measure(

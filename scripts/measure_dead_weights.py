@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import io
-import shlex
 import statistics
 import time
 import warnings
@@ -25,19 +24,11 @@ import fairseq_compat
 
 fairseq_compat.install()
 
-from fairseq import options  # noqa: E402
-from fairseq.data import Dictionary  # noqa: E402
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
 from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
+from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
 
-VOCABULARY = 50265  # of the published RoBERTa models
-PRECISION = {
-    "fp32": "",
-    "fp16": "--fp16 --fp16-init-scale 4",
-    "memory-efficient-fp16": "--memory-efficient-fp16 --fp16-init-scale 4",
-    "amp": "--amp",
-}
+PRECISIONS = ["fp32", "fp16", "memory-efficient-fp16", "amp"]
 
 
 class Counter(io.RawIOBase):
@@ -55,29 +46,20 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("architectures", nargs="*", default=["roberta_base"])
-    parser.add_argument("--train", metavar="PRECISION", choices=list(PRECISION), help=str([*PRECISION]))
+    parser.add_argument("--train", metavar="PRECISION", choices=PRECISIONS, help=str(PRECISIONS))
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--updates", type=int, default=5)
     arguments = parser.parse_args()
-    if arguments.train == "fp16" and not torch.cuda.is_available():
-        parser.error("--train fp16 needs a GPU in fairseq 0.12.2: give memory-efficient-fp16 or fp32")
+    if arguments.train in ("fp16", "amp") and not torch.cuda.is_available():
+        parser.error(f"--train {arguments.train} needs a GPU: give memory-efficient-fp16 or fp32")
     return arguments
 
 
 def make_trainer(architecture: str, precision: str) -> Trainer:
     """fairseq's own Trainer and criterion, on a model from random weights."""
-    words = Dictionary()
-    for index in range(VOCABULARY - len(words)):
-        words.add_symbol(str(index))
-    line = (
-        "no-data --task sentence_prediction --num-classes 2 --criterion sentence_prediction --seed 1 "
-        f"--optimizer adam --lr 1e-5 --max-positions 512 --arch {architecture} {PRECISION[precision]}"
-    )
-    if not torch.cuda.is_available():
-        line += " --cpu"
-    parser = options.get_training_parser()
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
+    words = make_dictionary(VOCABULARY)
+    cfg = configure(architecture, precision, "--criterion sentence_prediction")
     task = SentencePredictionTask(cfg.task, words, words)
     return Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
 
@@ -93,17 +75,7 @@ def measure_size(trainer: Trainer) -> list[str]:
 def measure_training(trainer: Trainer, arguments: argparse.Namespace) -> list[str]:
     """Memory after an update, its peak on a GPU, and the time of optimizer.step."""
     on_gpu = torch.cuda.is_available()
-    shape = (arguments.batch_size, arguments.length)
-    sample = {
-        "id": torch.arange(shape[0]),
-        "net_input": {
-            "src_tokens": torch.randint(4, VOCABULARY, shape),
-            "src_lengths": torch.full(shape[:1], shape[1]),
-        },
-        "target": torch.randint(2, (shape[0], 1)),
-        "nsentences": shape[0],
-        "ntokens": shape[0] * shape[1],
-    }
+    sample = make_sample(arguments.batch_size, arguments.length, VOCABULARY)
     seconds = []
     step = trainer.optimizer.step
 

@@ -1,9 +1,12 @@
 """The grid of benchmarks: one run a combination, once; failures are lines of the table."""
 
 import json
+import subprocess
+import sys
 
 import benchmark_grid
 import pytest
+import torch
 
 MACHINE = {"machine": "a GPU", "versions": {"torch": "2"}}
 
@@ -60,3 +63,18 @@ def test_results_with_other_options_are_not_mixed(grid):
     grid("--repeats", "3")
     _, commands, failure = grid("--repeats", "4")
     assert not commands and "give another folder" in failure
+
+
+def test_a_mistyped_option_ends_it_with_the_benchmarks_message(tmp_path):
+    grid = [sys.executable, benchmark_grid.__file__, str(tmp_path / "out"), "--repeat-s", "3"]
+    ended = subprocess.run(grid, capture_output=True, text=True)
+    assert ended.returncode == 1 and "unrecognized arguments: --repeat-s 3" in ended.stderr
+    assert "table.md" not in [path.name for path in (tmp_path / "out").iterdir()]
+    benchmark_grid.check_folder(tmp_path / "out", ["--repeats", "3"])  # the folder can still be used
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_precision_of_gpus_is_refused_without_one():
+    command = [sys.executable, str(benchmark_grid.SCRIPTS / "benchmark.py"), "--precision", "fp16"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2 and "--precision fp16 needs a GPU" in ended.stderr

@@ -1,0 +1,63 @@
+"""What the measuring scripts train: fairseq's configuration for it, a vocabulary and a random batch.
+
+To be imported after ``fairseq_compat.install()``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import torch
+from fairseq import options
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+VOCABULARY = 50265  # of the published RoBERTa models
+PRECISION = {
+    "fp32": "",
+    "tf32": "",
+    "fp16": "--fp16 --fp16-init-scale 4",
+    "memory-efficient-fp16": "--memory-efficient-fp16 --fp16-init-scale 4",
+    "amp": "--amp",
+}
+
+
+def configure(arch: str, precision: str, others: str) -> Any:
+    """fairseq's configuration for classification on this machine's device.
+
+    Args:
+        precision: a key of PRECISION; others: more command line, as the criterion.
+    """
+    line = (
+        f"no-data --task sentence_prediction --num-classes 2 --arch {arch} --optimizer adam --lr 1e-5 "
+        f"--max-positions 512 --seed 1 {PRECISION[precision]} {others}"
+    )
+    if not torch.cuda.is_available():
+        line += " --cpu"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    parser = options.get_training_parser()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
+
+
+def make_dictionary(size: int) -> Dictionary:
+    """A vocabulary of that size."""
+    words = Dictionary()
+    for index in range(size - len(words) - 1):
+        words.add_symbol(str(index))
+    words.add_symbol("<mask>")
+    return words
+
+
+def make_sample(batch_size: int, length: int, vocabulary: int) -> dict[str, Any]:
+    """A batch without padding, (batch_size, length) tokens and one of two classes each."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (batch_size, length)
+    tokens = torch.randint(4, vocabulary - 1, shape, generator=generator)
+    return {
+        "id": torch.arange(batch_size),
+        "net_input": {"src_tokens": tokens, "src_lengths": torch.full(shape[:1], length)},
+        "target": torch.randint(2, (batch_size, 1), generator=generator),
+        "nsentences": batch_size,
+        "ntokens": tokens.numel(),
+    }
