@@ -23,8 +23,7 @@ setup(
     version="0.1.0",
     description="Adversarial and regularised fine-tuning as plug-ins for an unmodified fairseq",
     distclass=DistributionWithData,
-    packages=find_packages(include=["adv_plugins", "adv_plugins.*"]),
-    py_modules=["fairseq_compat"],
+    packages=find_packages(include=["adv_plugins", "adv_plugins.*", "fairseq_compat"]),
     # A wheel has data/ and purelib/ side by side; the latter is unpacked into site-packages, whose
     # .pth files Python reads in the order of their names: this one after setuptools' __editable__*.
     data_files=[("../purelib", ["fairseq_compat.pth"])],

@@ -14,6 +14,7 @@ import fairseq_compat
 
 ROOT = Path(__file__).parents[1]
 HOOK = "fairseq_compat.pth"
+PACKAGES = ("adv_plugins", "fairseq_compat")
 
 # setuptools has had its own bdist_wheel since 70.1
 needs_build_tools = pytest.mark.skipif(
@@ -26,10 +27,11 @@ needs_build_tools = pytest.mark.skipif(
 def sources(tmp_path_factory):
     """A copy of the sources, as building leaves files behind."""
     folder = tmp_path_factory.mktemp("sources")
-    for name in ("setup.py", "pyproject.toml", "fairseq_compat.py", HOOK):
+    for name in ("setup.py", "pyproject.toml", HOOK):
         shutil.copy(ROOT / name, folder)
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "adv_plugins", folder / "adv_plugins", ignore=ignored)
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
 
 
@@ -50,9 +52,9 @@ def build(function, sources, folder):
 def test_a_wheel_holds_the_packages_and_the_hook(sources, tmp_path):
     files = build("build_wheel", sources, tmp_path)
     assert files[HOOK] == (ROOT / HOOK).read_text()
-    assert "fairseq_compat.py" in files
-    packaged = {name for name in files if name.startswith("adv_plugins/")}
-    assert packaged == {str(path.relative_to(ROOT)) for path in (ROOT / "adv_plugins").rglob("*.py")}
+    for package in PACKAGES:
+        packaged = {name for name in files if name.startswith(f"{package}/")}
+        assert packaged == {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
     assert not any(name.startswith(("tests", "scripts", "examples")) for name in files)
 
 

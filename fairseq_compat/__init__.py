@@ -5,7 +5,7 @@ fairseq (or hydra) is looked up, it applies the fixes below, each of which does 
 not needed. The fairseq commands import fairseq before they read `--user-dir`, so at interpreter
 start fairseq_compat.pth calls `install()`; importing `adv_plugins` does so too.
 
-This is a module of its own because importing `adv_plugins.anything` would import fairseq.
+This is a package of its own because importing `adv_plugins.anything` would import fairseq.
 `python -m fairseq_compat` prints the folder to pass as `--user-dir`.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-# Every start of Python imports this module: all else is imported where it is used.
+# Every start of Python imports this package: all else is imported where it is used.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +149,3 @@ def user_dir() -> str:
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("adv_plugins is not installed here: run `pip install .` in its folder")
     return os.path.realpath(next(iter(spec.submodule_search_locations)))
-
-
-if __name__ == "__main__":
-    print(user_dir())

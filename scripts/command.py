@@ -1,0 +1,81 @@
+"""What all commands share: one kind of error, one line for each of them, and reading files that say
+which one is at fault."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Packages that only some commands need, and what brings them all.
+OPTIONAL_PACKAGES = (
+    "matplotlib",
+    "requests",
+    "safetensors",
+    "sentencepiece",
+    "seqeval",
+    "tokenizers",
+    "transformers",
+)
+
+
+class UserError(ValueError):
+    """The request cannot be fulfilled; the message names the file or the option that is at fault."""
+
+
+@contextlib.contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Within the context what a user can cure ends the command with one line; the rest is a traceback.
+
+    Raises:
+        SystemExit: with that line.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in OPTIONAL_PACKAGES:
+            raise
+        sys.exit(f"{program}: error: {package} is missing: pip install {package}")
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename is not None else ""
+        sys.exit(f"{program}: error: {place}{error.strerror}")
+    except ValueError as error:
+        sys.exit(f"{program}: error: {' '.join(str(error).split())}")
+
+
+def read_text(path: str | Path) -> str:
+    """A file in UTF-8, without a byte-order mark; line ends are as they are.
+
+    Raises:
+        UserError: it is no such text.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text ({error.reason})") from error
+
+
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """A JSON file that holds an object (or, by ``kind``, an array).
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: JSON nested too deeply") from error
+    if not isinstance(value, kind):
+        raise UserError(f"{path}: holds a JSON {type(value).__name__}, not {kind.__name__}")
+    return value
