@@ -15,10 +15,12 @@ from adv_plugins import (  # noqa: E402
     dead_weights,
     models,  # noqa: F401
     tasks,  # noqa: F401
+    updates,
     wordpiece,  # noqa: F401
 )
 
 dead_weights.remove()
 checkpointing.add_flag()
+updates.announce()
 
 __version__ = "0.1.0"

@@ -6,13 +6,12 @@ gradients first, and again, with the same dropout masks, to send that gradient b
 for the memory of a pass.
 """
 
-from typing import Any, Callable, Generic, List, NamedTuple, Sequence, TypeVar
+from typing import Callable, Generic, Sequence, TypeVar
 
 import torch
 from torch import Tensor
 
 from adv_plugins.dropout import SameMasks, random_state_kept
-from adv_plugins.gradients import KeptGradients
 
 Outputs = TypeVar("Outputs")
 
@@ -53,52 +52,3 @@ def delivered(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
 def with_value(term: Tensor, value: Tensor) -> Tensor:
     """``value``, with the gradient of ``term`` alone: the rest of its gradient is kept already."""
     return term + (value - term).detach()
-
-
-class Compared(NamedTuple):
-    """What :func:`compare_one_by_one` computes.
-
-    summed_loss, consistency: scalars without gradient; term: a scalar whose backward, together with the
-    gradients kept meanwhile, is that of weight * summed_loss + consistency.
-    """
-
-    summed_loss: Tensor
-    consistency: Tensor
-    term: Tensor
-
-
-def compare_one_by_one(
-    passes: Sequence[Callable[[bool], Any]],
-    *,
-    weight: float,
-    compare: Callable[[List[Tensor]], Tensor],
-    kept: KeptGradients,
-    device: torch.device,
-) -> Compared:
-    """L = weight * sum_k loss_k + compare(logits_1, ..., logits_K), one pass at a time.
-
-    Args:
-        passes: each runs a pass and returns its ``BasePass``, as for :class:`Postponed`.
-        compare: scalar function of the K logits, each (N, C).
-        kept: collects the gradients of all passes but the last one that runs.
-        device: of the model.
-    """
-    *others, last = passes
-    postponed = [Postponed(run, device) for run in others]
-    leaves = [leaf(each.values.logits) for each in postponed]
-    result = last(not others)
-    consistency = compare([*leaves, result.logits])
-    total = weight * result.loss + consistency
-    if not others:
-        return Compared(result.loss.detach(), consistency.detach(), total)
-    gradients = kept.backward(total, leaves)
-    summed_loss = result.loss.detach()
-    del result, total
-    for index, (each, gradient) in enumerate(zip(postponed, gradients)):
-        final = index == len(others) - 1
-        again = each.again(final)
-        summed_loss = summed_loss + again.loss.detach()
-        term = weight * again.loss + delivered([again.logits], [gradient])
-        if not final:
-            kept.backward(term, [])
-    return Compared(summed_loss, consistency.detach(), term)

@@ -96,7 +96,7 @@ def plain_criterion(criterion: dict[str, Any], task: Any) -> dict[str, Any]:
     from fairseq.criterions.masked_lm import MaskedLmConfig
     from fairseq.criterions.sentence_prediction import SentencePredictionConfig
 
-    from adv_plugins.criterions.base import BASE_OF_TASK
+    from adv_plugins.criterions.base_choice import BASE_OF_TASK
 
     known = {
         "masked_lm": set(MaskedLmConfig.__dataclass_fields__),

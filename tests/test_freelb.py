@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from adv_plugins.ball import Ball
 from adv_plugins.batch import source_tokens
 from adv_plugins.dropout import SameMasks
 
@@ -176,14 +177,13 @@ def test_the_random_stream_is_restored_after_an_error():
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_perturbations_stay_in_the_ball_and_off_the_padding(norm):
     kind = "multiple-choice"
-    model, sample = tiny.model(kind), tiny.sample(kind)
-    freelb = criterion(kind, adv_norm=norm, adv_eps=0.2, adv_init_eps=0.1)
-    table = model.encoder.sentence_encoder.embed_tokens
-    tokens = source_tokens(sample)
-    deltas = freelb.initial(tokens, table)
+    sample = tiny.sample(kind)
+    ball, tokens = Ball(norm, 0.2), source_tokens(sample)
+    real = [ids.ne(1).unsqueeze(-1) for ids in tokens]
+    deltas = ball.start(real, 8, torch.float32, 0.1)
     gradients = [torch.randn_like(delta) for delta in deltas]
     for _ in range(3):
-        deltas = freelb.ascend(deltas, gradients, tokens, table.padding_idx)
+        deltas = ball.ascend(deltas, gradients, real, 0.1)
     flat = torch.cat([delta.flatten(1) for delta in deltas], dim=1)
     size = flat.norm(dim=1) if norm == "l2" else flat.abs().amax(dim=1)
     torch.testing.assert_close(size, torch.full_like(size, 0.2))
@@ -193,26 +193,23 @@ def test_perturbations_stay_in_the_ball_and_off_the_padding(norm):
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
 def test_a_zero_or_nan_gradient_moves_nothing(bad):
-    freelb = criterion("classification", adv_eps=1.0)
-    ids = source_tokens(tiny.sample("classification"))
-    deltas = [torch.full((*ids[0].shape, 8), 0.01)]
-    moved = freelb.ascend(deltas, [torch.full_like(deltas[0], bad)], ids, 1)
+    (ids,) = source_tokens(tiny.sample("classification"))
+    deltas = [torch.full((*ids.shape, 8), 0.01)]
+    gradients = [torch.full_like(deltas[0], bad)]
+    moved = Ball("l2", 1.0).ascend(deltas, gradients, [ids.ne(1).unsqueeze(-1)], 0.1)
     assert torch.equal(moved[0], deltas[0])
 
 
 def test_plain_fine_tuning_before_the_start_update():
-    """fairseq tells the task the number of the update; resuming needs no counter of ours."""
+    """The trainer says which update begins; resuming needs no counter of ours."""
     kind = "classification"
     model, sample = tiny.model(kind, double=False), tiny.sample(kind)
     freelb = criterion(kind, adv_start_update=2)
 
-    class Optimizer:
-        def backward(self, loss):
-            loss.backward()
-
     seen = []
     for update in (0, 1, 2, 3):
-        _, _, log = freelb.task.train_step(sample, model, freelb, Optimizer(), update)
+        freelb.begin_update(update)
+        _, _, log = freelb(model, sample)
         seen.append("adv_loss" in log)
     assert seen == [False, False, True, True]
 
@@ -250,7 +247,6 @@ def test_the_defaults_and_the_meters():
 
 
 def test_deltas_are_kept_in_float32():
-    embedding = torch.nn.Embedding(40, 8, padding_idx=1).half()
-    freelb = criterion("classification")
-    (delta,) = freelb.initial(source_tokens(tiny.sample("classification")), embedding)
+    real = torch.ones(2, 5, 1, dtype=torch.bool)
+    (delta,) = Ball("l2", 1.0).start([real], 8, torch.float16, 0.1)
     assert delta.dtype == torch.float32

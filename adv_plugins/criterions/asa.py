@@ -1,17 +1,17 @@
 """ASA, adversarial self-attention (Wu et al., AAAI 2023)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from typing import Any
 
 from fairseq.criterions import register_criterion
 from torch import nn
 
-from adv_plugins.criterions.base import (
-    CONSISTENCY_CHOICES,
-    WrappingCriterion,
-    WrappingCriterionConfig,
-    check_range,
-)
+from adv_plugins import asa_game
+from adv_plugins.asa_game import AsaGame, check_adversaries
+from adv_plugins.criterions.base_choice import WrappingCriterionConfig
+from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, WrappingCriterion, check_range
+from adv_plugins.divergence import get_divergence
+from adv_plugins.step import Step
 
 
 @dataclass
@@ -61,18 +61,28 @@ class AsaCriterion(WrappingCriterion):
             batch) a model without adversaries or one that drops layers.
     """
 
+    LOSS_METERS = asa_game.LOSS_METERS
+    MEAN_METERS = asa_game.MEAN_METERS
+
     def __init__(self, cfg: AsaCriterionConfig, task: Any) -> None:
         super().__init__(cfg, task)
         check_range(cfg, "asa_tau", "consistency_weight", at_least=0)
-        self.game = self.asa_game(cfg.consistency_weight, cfg.asa_tau, str(cfg.consistency_loss))
+        self.game = AsaGame(
+            weight=cfg.consistency_weight,
+            tau=cfg.asa_tau,
+            divergence=get_divergence(str(cfg.consistency_loss), regression=self.regression),
+            pre_training=self.masked_lm,
+        )
 
     def is_active(self) -> bool:
         """Plain fine-tuning when the weight is 0."""
         return self.game.weight != 0
 
-    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+    def check_model(self, model: nn.Module) -> None:
+        """ASA needs adversaries, and two passes of the same layers."""
+        check_adversaries(model)
+
+    def perturbed_forward(self, step: Step) -> Any:
         """Eq. 9 (Eq. 10 for masked LM) on one batch: two forwards, one backward."""
-        kept = self.kept_gradients(model) if self.sequential else None
-        clean, loss, log = self.game.play(self.run_base, model, sample, kept)
-        clean.logging.update(log, objective=loss.detach())
-        return loss, clean.sample_size, clean.logging
+        clean, term, value, log = self.game.play(step, clean_weight=1.0, write=True)
+        return step.finish(clean, term, value, **log)

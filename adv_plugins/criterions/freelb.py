@@ -1,26 +1,17 @@
 """FreeLB, free large-batch adversarial training (Zhu et al., ICLR 2020)."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
-from torch import Tensor, nn
 
-from adv_plugins.batch import source_tokens
-from adv_plugins.criterions.base import AsaAdditionConfig, WrappingCriterion, check_range
-from adv_plugins.dropout import SameMasks
-from adv_plugins.perturbation import (
-    divide_by_norm,
-    perturbed,
-    real_tokens,
-    sentence_maxima,
-    sentence_norms,
-    unwrap,
-    word_embedding,
-)
+from adv_plugins.ball import NORMS, Ball
+from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
+from adv_plugins.criterions.wrapping import check_range
+from adv_plugins.perturbation import sentence_norms
+from adv_plugins.step import Step
 
 
 @dataclass
@@ -38,7 +29,7 @@ class FreeLBCriterionConfig(AsaAdditionConfig):
         default=None,
         metadata={"help": "size of the random perturbation to start from (default: --adv-eps)"},
     )
-    adv_norm: ChoiceEnum(["l2", "linf"]) = field(  # type: ignore[valid-type]
+    adv_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
         default="l2", metadata={"help": "norm of the ball and of the gradient"}
     )
     adv_start_update: int = field(
@@ -51,7 +42,7 @@ class FreeLBCriterionConfig(AsaAdditionConfig):
 
 
 @register_criterion("freelb_criterion", dataclass=FreeLBCriterionConfig)
-class FreeLBCriterion(WrappingCriterion):
+class FreeLBCriterion(WithAsa):
     r"""Free large-batch adversarial training: K passes, each on the last one's ascent.
 
     .. math::
@@ -84,97 +75,39 @@ class FreeLBCriterion(WrappingCriterion):
         check_range(cfg, "adv_step_size", "adv_eps", "adv_start_update", at_least=0)
         self.steps = cfg.adv_steps
         self.step_size = cfg.adv_step_size
-        self.eps = cfg.adv_eps
+        self.ball = Ball(str(cfg.adv_norm), cfg.adv_eps)
         self.init_eps = cfg.adv_eps
         if cfg.adv_init_eps is not None:
             check_range(cfg, "adv_init_eps", at_least=0)
             self.init_eps = cfg.adv_init_eps
-        self.norm = str(cfg.adv_norm)
         self.reuse_dropout_mask = not cfg.no_reuse_dropout_mask
         self.start_update = cfg.adv_start_update
-        if self.start_update > 0:
-            self.follow_updates(task)
 
     def is_active(self) -> bool:
         """Plain fine-tuning before ``--adv-start-update``."""
-        return self.start_update <= 0 or self.update_number >= self.start_update
+        return self.update_number >= self.start_update
 
-    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+    def perturbed_forward(self, step: Step) -> Any:
         """Algorithm 1 on one batch."""
-        module = unwrap(model)
-        embedding = word_embedding(module)
-        tokens = source_tokens(sample)
-        kept = self.kept_gradients(model)
-        masks = SameMasks(embedding.weight.device)
-        deltas = self.initial(tokens, embedding)
-        losses, gradient_norms = [], []
-        for step in range(self.steps):
-            last = step == self.steps - 1
+        results, gradient_norms = [], []
+        table = step.embedding.weight
+        deltas = self.ball.start(step.real, table.size(1), table.dtype, self.init_eps)
+        for number in range(1, self.steps + 1):
+            last = number == self.steps
             deltas = [delta.detach().requires_grad_(not last) for delta in deltas]
-            with masks.replayed() if self.reuse_dropout_mask else nullcontext():
-                with perturbed(embedding, deltas):
-                    # Only the last pass, which the trainer differentiates, needs the wrapper that
-                    # reduces over workers.
-                    result = self.run_base(
-                        model if last else module, sample, write=step == 0, logits=False
-                    )
-            if step == 0:
-                first = result
-            losses.append(result.loss.detach())
-            if last:
-                break
-            gradients = kept.backward(result.loss / self.steps, deltas)
-            gradient_norms.append(sentence_norms(gradients).sum() * self.steps)
-            deltas = self.ascend(deltas, gradients, tokens, embedding.padding_idx)
-        loss = kept.attach(result.loss / self.steps)
-        # In value the mean over the passes; in gradient the last one's share and the kept ones.
-        loss = loss + (torch.stack(losses).mean() - loss).detach()
-        first.logging.update(
-            objective=loss.detach(),
-            adv_loss=losses[-1],
-            perturbation_norm=sentence_norms(deltas).sum().detach(),
+            result = step.run(deltas, last=last, same_dropout=self.reuse_dropout_mask, write=number == 1)
+            results.append(result._replace(loss=result.loss.detach()))
+            term = result.loss / self.steps
+            if not last:
+                gradients = step.backward(term, deltas)
+                gradient_norms.append(sentence_norms(gradients).sum() * self.steps)
+                deltas = self.ball.ascend(deltas, gradients, step.real, self.step_size)
+        meters = {"embedding_gradient_norm": gradient_norms[0]} if gradient_norms else {}
+        return step.finish(
+            results[0],
+            term,
+            torch.stack([each.loss for each in results]).mean(),
+            adv_loss=results[-1].loss,
+            perturbation_norm=sentence_norms(deltas).sum(),
+            **meters,
         )
-        if gradient_norms:
-            first.logging["embedding_gradient_norm"] = gradient_norms[0]
-        return loss, first.sample_size, first.logging
-
-    def initial(self, tokens: List[Tensor], embedding: nn.Embedding) -> List[Tensor]:
-        """delta_0: (B, T, d) for each call; zero at padding."""
-        real = [real_tokens(ids, embedding.padding_idx) for ids in tokens]
-        dtype = torch.promote_types(embedding.weight.dtype, torch.float32)
-        deltas = [
-            torch.zeros(*ids.shape, embedding.embedding_dim, dtype=dtype, device=ids.device)
-            for ids in tokens
-        ]
-        if self.init_eps == 0:
-            return deltas
-        scale = self.init_eps
-        if self.norm == "l2":
-            lengths = torch.stack([each.sum(dim=(1, 2)) for each in real]).sum(dim=0)
-            scale = scale / (lengths * embedding.embedding_dim).to(dtype).sqrt()[:, None, None]
-        return [delta.uniform_(-1, 1) * scale * each for delta, each in zip(deltas, real)]
-
-    def ascend(
-        self,
-        deltas: List[Tensor],
-        gradients: List[Tensor],
-        tokens: List[Tensor],
-        padding_index: Optional[int],
-    ) -> List[Tensor]:
-        """One step of projected gradient ascent for each sentence (question)."""
-        gradients = [
-            torch.where(real_tokens(ids, padding_index), gradient, 0.0)
-            for gradient, ids in zip(gradients, tokens)
-        ]
-        size = sentence_norms if self.norm == "l2" else sentence_maxima
-        norm = size(gradients)[:, None, None]
-        deltas = [
-            delta.detach() + self.step_size * divide_by_norm(gradient, norm)
-            for delta, gradient in zip(deltas, gradients)
-        ]
-        if self.norm == "linf":
-            return [delta.clamp(-self.eps, self.eps) for delta in deltas]
-        norm = sentence_norms(deltas)[:, None, None]
-        # A perturbation inside the ball keeps its bits.
-        shrink = torch.where(norm > self.eps, self.eps / norm.clamp_min(1e-30), 1.0)
-        return [delta * shrink for delta in deltas]

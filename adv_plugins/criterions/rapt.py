@@ -1,28 +1,19 @@
 """RAPT, multi-layer random perturbation training (Pereira et al., BlackboxNLP 2021)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.batch import source_tokens
-from adv_plugins.criterions.base import (
-    CONSISTENCY_CHOICES,
-    AsaAdditionConfig,
-    BasePass,
-    WrappingCriterion,
-    check_range,
-)
+from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
+from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, check_range
 from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
-from adv_plugins.fork import encoder_layers, forked, hidden_states, resumed
-from adv_plugins.perturbation import real_tokens, unwrap, word_embedding
-from adv_plugins.sequential import Postponed, delivered, leaf, with_value
-
-Noise = Callable[[Tensor, int], Tensor]
+from adv_plugins.fork import encoder_layers
+from adv_plugins.step import Step
 
 
 @dataclass
@@ -50,7 +41,7 @@ class RaptCriterionConfig(AsaAdditionConfig):
 
 
 @register_criterion("rapt_criterion", dataclass=RaptCriterionConfig)
-class RaptCriterion(WrappingCriterion):
+class RaptCriterion(WithAsa):
     r"""Noise at a random layer, and the prediction must not change.
 
     .. math::
@@ -92,70 +83,36 @@ class RaptCriterion(WrappingCriterion):
         """Plain fine-tuning when the weight is 0."""
         return self.consistency_weight != 0
 
-    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
-        """Algorithm 1 on one batch."""
-        module = unwrap(model)
-        depth = len(encoder_layers(module))
+    def check_model(self, model: nn.Module) -> None:
+        """There have to be that many layers, in every pass."""
+        depth = len(encoder_layers(model))
         if self.max_layer > depth:
             raise ValueError(
                 f"--noise-max-layer {self.max_layer} is more than the {depth} layers of the model"
             )
-        if drops_layers(module):
+        if drops_layers(model):
             raise ValueError(
                 "rapt_criterion computes two passes as one, which --encoder-layerdrop would give "
                 "the same layers and may deprive of the noisy one: set --encoder-layerdrop 0"
             )
-        tokens = source_tokens(sample)
-        padding_index = word_embedding(module).padding_idx
+
+    def perturbed_forward(self, step: Step) -> Any:
+        """Algorithm 1 on one batch."""
         layer = self.draw_layer()
-
-        def noise(hidden: Tensor, call: int) -> Tensor:
-            return self.noise(hidden, real_tokens(tokens[call], padding_index))
-
-        passes = self._one_by_one if self.sequential else self._forked
-        clean, consistency_loss, loss = passes(model, sample, layer, noise)
-        clean.logging.update(
-            objective=loss.detach(),
-            consistency_loss=consistency_loss.detach(),
+        compared = step.compare_forked(
+            layer,
+            lambda hidden, call: self.noise(hidden, step.real[call]),
+            self.divergence,
+            compare_weight=self.consistency_weight,
+        )
+        clean = compared.passes[0].base
+        return step.finish(
+            clean,
+            compared.term,
+            compared.value,
+            consistency_loss=compared.parts,
             noise_layer=layer * clean.logging["nsentences"],
         )
-        return loss, clean.sample_size, clean.logging
-
-    def _forked(
-        self, model: nn.Module, sample: Dict[str, Any], layer: int, noise: Noise
-    ) -> Tuple[BasePass, Tensor, Tensor]:
-        """The clean pass, the consistency and the objective, by a batch that doubles at the layer."""
-        with forked(unwrap(model), layer=layer, noise=noise) as noisy_outputs:
-            clean = self.run_base(model, sample, write=True)
-        noisy = self.join([full_precision(output) for output in noisy_outputs], sample)
-        consistency_loss = self.divergence(noisy, clean.logits)
-        return clean, consistency_loss, clean.loss + self.consistency_weight * consistency_loss
-
-    def _one_by_one(
-        self, model: nn.Module, sample: Dict[str, Any], layer: int, noise: Noise
-    ) -> Tuple[BasePass, Tensor, Tensor]:
-        """The same with one pass in memory: the noisy one first, from the clean one's values."""
-        module = unwrap(model)
-        kept = self.kept_gradients(model)
-
-        def run(differentiated: bool) -> Tuple[BasePass, List[Tensor]]:
-            with hidden_states(module, layer=layer) as states:
-                chosen = model if differentiated else module
-                return self.run_base(chosen, sample, write=differentiated), states
-
-        postponed = Postponed(run, word_embedding(module).weight.device)
-        leaves = [leaf(each) for each in (postponed.values[0].logits, *postponed.values[1])]
-        noisy_states = [state + noise(state, call) for call, state in enumerate(leaves[1:])]
-        with resumed(module, layer=layer, states=noisy_states):
-            noisy = self.run_base(module, sample)
-        consistency_loss = self.divergence(noisy.logits, leaves[0])
-        gradients = kept.backward(self.consistency_weight * consistency_loss, leaves)
-        consistency_loss = consistency_loss.detach()
-        del noisy, noisy_states
-        clean, states = postponed.again(True)
-        term = clean.loss + delivered([clean.logits, *states], gradients)
-        value = clean.loss + self.consistency_weight * consistency_loss
-        return clean, consistency_loss, kept.attach(with_value(term, value))
 
     def noise(self, hidden: Tensor, real: Tensor) -> Tensor:
         """delta (T, B, d) for hidden states of that shape; ``real`` (B, T, 1) is False at padding."""

@@ -1,42 +1,28 @@
 """R-AT, regularized adversarial training (Ni et al., Findings of EMNLP 2022)."""
 
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, List, Optional
 
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.batch import repeat_sample
-from adv_plugins.criterions.base import (
-    CONSISTENCY_CHOICES,
-    AsaAdditionConfig,
-    BasePass,
-    WrappingCriterion,
-    check_range,
-)
+from adv_plugins.base_pass import BasePass
+from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
+from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, check_range
 from adv_plugins.divergence import get_divergence
-from adv_plugins.dropout import (
-    dropout_modules,
-    dropout_rate,
-    drops_layers,
-)
-from adv_plugins.gradients import KeptGradients
+from adv_plugins.dropout import dropout_modules
 from adv_plugins.perturbation import (
     Direction,
     embedding_matrix_direction,
-    perturbed,
-    recorded,
     sentence_direction,
     sentence_norms,
-    unwrap,
     word_embedding,
 )
-from adv_plugins.sequential import compare_one_by_one, with_value
+from adv_plugins.step import Pass, Ran, Step
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +67,7 @@ class RatCriterionConfig(AsaAdditionConfig):
 
 
 @register_criterion("rat_criterion", dataclass=RatCriterionConfig)
-class RatCriterion(WrappingCriterion):
+class RatCriterion(WithAsa):
     r"""Regularized adversarial training: the loss under one perturbation and K dropout masks.
 
     .. math::
@@ -129,117 +115,14 @@ class RatCriterion(WrappingCriterion):
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
         self.direction = DIRECTIONS[str(cfg.adv_norm_over)]
-        self._model_checked = False
 
     def is_active(self) -> bool:
         """With both weights at 0 R-AT is plain fine-tuning."""
         return self.adv_weight != 0 or self.consistency_weight != 0
 
-    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
-        """Algorithm 1 on one batch: 3 forwards and backwards' worth of work for K = 2."""
-        module = unwrap(model)
-        embedding = word_embedding(module)
-        self._check(module)
-        kept = self.kept_gradients(model)
-
-        with recorded(embedding) as words:
-            clean = self.run_base(module, sample, write=True, logits=False)
-        gradients = kept.backward(clean.loss, words.outputs)
-        direction = self.direction(gradients, words.tokens, embedding.padding_idx)
-
-        if self.sequential:
-            adv_loss, consistency_loss, term = self._one_by_one(model, sample, direction, kept)
-        else:
-            summed_loss, logits = self._adversarial_passes(model, sample, direction)
-            adv_loss, consistency_loss = summed_loss / self.passes, self._consistency(logits)
-            term = self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
-        value = self.adv_weight * adv_loss + self.consistency_weight * consistency_loss
-        loss = kept.attach(with_value(term, clean.loss + value))
-        clean.logging.update(
-            objective=loss.detach(),
-            adv_loss=adv_loss.detach(),
-            consistency_loss=consistency_loss.detach(),
-            **self._norms(direction, clean),
-        )
-        return loss, clean.sample_size, clean.logging
-
-    def _adversarial_passes(
-        self, model: nn.Module, sample: Dict[str, Any], direction: Direction
-    ) -> Tuple[Tensor, List[Tensor]]:
-        """Summed loss and the logits of each of the K passes of E + delta.
-
-        Where that is the same, they are one forward of a K times larger batch.
-        """
-        module = unwrap(model)
-        embedding = word_embedding(module)
-        if not self.dropouts and not drops_layers(module):
-            deltas = [torch.cat([eps * delta for eps in self.eps]) for delta in direction.deltas]
-            with perturbed(embedding, deltas):
-                whole = self.run_base(model, repeat_sample(sample, self.passes))
-            return whole.loss, list(whole.logits.chunk(self.passes))
-        # One dropout rate a pass, or layers dropped for a whole batch: pass by pass. Only the last
-        # goes through the distributed wrapper, which prepares one backward.
-        passes = []
-        for index, eps in enumerate(self.eps):
-            rate = dropout_rate(module, self.dropouts[index]) if self.dropouts else nullcontext()
-            with rate, perturbed(embedding, [eps * delta for delta in direction.deltas]):
-                last = index == self.passes - 1
-                passes.append(self.run_base(model if last else module, sample))
-        return sum(each.loss for each in passes), [each.logits for each in passes]
-
-    def _one_by_one(
-        self, model: nn.Module, sample: Dict[str, Any], direction: Direction, kept: KeptGradients
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        """L_adv and L_kl, without gradient, and the term that is left to differentiate."""
-        module = unwrap(model)
-        embedding = word_embedding(module)
-
-        def make_pass(index: int) -> Callable[[bool], BasePass]:
-            deltas = [self.eps[index] * delta for delta in direction.deltas]
-
-            def run(differentiated: bool) -> BasePass:
-                rate = dropout_rate(module, self.dropouts[index]) if self.dropouts else nullcontext()
-                with rate, perturbed(embedding, deltas):
-                    return self.run_base(model if differentiated else module, sample)
-
-            return run
-
-        compared = compare_one_by_one(
-            [make_pass(index) for index in range(self.passes)],
-            weight=self.adv_weight / self.passes,
-            compare=lambda logits: self.consistency_weight * self._consistency(logits),
-            kept=kept,
-            device=embedding.weight.device,
-        )
-        consistency_loss = compared.consistency / (self.consistency_weight or 1)
-        return compared.summed_loss / self.passes, consistency_loss, compared.term
-
-    def _consistency(self, logits: List[Tensor]) -> Tensor:
-        """Mean divergence over the pairs of passes."""
-        pairs = list(combinations(logits, 2))
-        if self.consistency_weight == 0 or not pairs:
-            return logits[0].new_zeros(())
-        return sum(self.divergence(p, q) for p, q in pairs) / len(pairs)
-
-    def _norms(self, direction: Direction, clean: BasePass) -> Dict[str, Tensor]:
-        """Sums over sentences of the two norms that are logged."""
-        sentences = clean.logging["nsentences"]
-        unit_norms = sentence_norms(direction.deltas).sum()
-        gradient_norm = (
-            direction.norm.sum()
-            if direction.norm.dim()
-            else direction.norm * sentences / clean.sample_size
-        )
-        return {
-            "perturbation_norm": unit_norms * sum(self.eps) / self.passes,
-            "embedding_gradient_norm": gradient_norm,
-        }
-
-    def _check(self, model: nn.Module) -> None:
-        """Once: say so when the K passes cannot differ."""
-        if self._model_checked:
-            return
-        self._model_checked = True
+    def check_model(self, model: nn.Module) -> None:
+        """It needs word embeddings; and a word where the K passes cannot differ."""
+        word_embedding(model)
         dropout = bool(dropout_modules(model)) and (any(self.dropouts) or not self.dropouts)
         if self.passes > 1 and not dropout and len(set(self.eps)) == 1:
             logger.warning(
@@ -247,6 +130,44 @@ class RatCriterion(WrappingCriterion):
                 "and their consistency is 0: give --dropout or --attention-dropout",
                 self.passes,
             )
+
+    def perturbed_forward(self, step: Step) -> Any:
+        """Algorithm 1 on one batch: 3 forwards and backwards' worth of work for K = 2."""
+        clean, words = step.clean()
+        gradients = step.backward(clean.loss, words.outputs)
+        direction = self.direction(gradients, words.tokens, step.embedding.padding_idx)
+        compared = step.compare(
+            [
+                Pass(self.adv_weight / self.passes, [eps * delta for delta in direction.deltas], rate)
+                for eps, rate in zip(self.eps, self.dropouts or [None] * self.passes)
+            ],
+            self._consistency,
+            compare_weight=self.consistency_weight,
+        )
+        return step.finish(
+            clean,
+            compared.term,
+            clean.loss.detach() + compared.value,
+            adv_loss=compared.loss / self.passes,
+            consistency_loss=compared.parts,
+            perturbation_norm=sentence_norms(direction.deltas).sum() * sum(self.eps) / self.passes,
+            embedding_gradient_norm=_gradient_norm(direction, clean),
+        )
+
+    def _consistency(self, passes: List[Ran]) -> Tensor:
+        """Mean divergence over the pairs of passes."""
+        logits = [each.outputs[0] for each in passes]
+        pairs = list(combinations(logits, 2))
+        if self.consistency_weight == 0 or not pairs:
+            return logits[0].new_zeros(())
+        return torch.stack([self.divergence(p, q) for p, q in pairs]).mean()
+
+
+def _gradient_norm(direction: Direction, clean: BasePass) -> Tensor:
+    """||g||_2 as a sum over sentences: each one's own, or that of the mean loss for each of them."""
+    if direction.norm.dim():
+        return direction.norm.sum()
+    return direction.norm * clean.logging["nsentences"] / clean.sample_size
 
 
 def _per_pass(flag: str, text: Optional[str], passes: int) -> List[float]:

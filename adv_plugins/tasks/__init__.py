@@ -23,7 +23,7 @@ def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
     def setup_task(cls: Any, args: Any, **kwargs: Any) -> FairseqTask:
         from fairseq.criterions import CRITERION_REGISTRY
 
-        from adv_plugins.criterions.base import WrappingCriterion
+        from adv_plugins.criterions.wrapping import WrappingCriterion
 
         criterion = args.criterion
         if issubclass(CRITERION_REGISTRY.get(criterion, object), WrappingCriterion):

@@ -1,0 +1,328 @@
+"""One training step of a method, and the only place that knows how its passes are run.
+
+A method says WHICH passes it makes and how their predictions are compared; a step knows the distributed
+wrapper, of which one pass an update is reduced, the word embeddings, the gradients that inner passes
+leave behind (``gradients.py``), the dropout masks (``dropout.py``), and whether passes that are compared
+are one larger batch, one after the other, or one in memory at a time (``sequential.py``).
+"""
+
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from adv_plugins.base_pass import BasePass
+from adv_plugins.batch import repeat_sample, source_tokens
+from adv_plugins.divergence import full_precision
+from adv_plugins.dropout import SameMasks, dropout_rate, drops_layers
+from adv_plugins.fork import forked, hidden_states, resumed
+from adv_plugins.gradients import KeptGradients, check_one_reduction
+from adv_plugins.perturbation import (
+    Calls,
+    captured_features,
+    perturbed,
+    real_tokens,
+    recorded,
+    unwrap,
+    word_embedding,
+)
+from adv_plugins.sequential import Postponed, delivered, leaf, with_value
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One of the passes that a method compares.
+
+    weight: of its loss in the objective; deltas: what to add to the word embeddings, (B, T, d) for each
+    call of the model; dropout: the rate of this pass alone; within: makes a context to be in meanwhile,
+    whose value is kept; write: whether the base may write its predictions file.
+    """
+
+    weight: float = 0.0
+    deltas: Optional[Sequence[Tensor]] = None
+    dropout: Optional[float] = None
+    within: Optional[Callable[[], ContextManager[Any]]] = None
+    write: bool = False
+
+
+class Ran(NamedTuple):
+    """A pass that was made.
+
+    base: what the base criterion made of it; outputs: its logits (N, C) and, if they were asked for, the
+    (B, d) final hidden states of the first position for each call; inside: the value of its context.
+    """
+
+    base: BasePass
+    outputs: Tuple[Tensor, ...]
+    inside: Any
+
+
+# The parts of a comparison of passes, a scalar or (P,).
+Compare = Callable[[List[Ran]], Tensor]
+
+
+class Compared(NamedTuple):
+    """Passes and their comparison.
+
+    passes: in their order; together, as one, if they were one batch. loss: sum of their losses; parts:
+    of the comparison; value: the objective. All three without gradient. term: a scalar whose backward,
+    with the gradients that the step keeps, is that of the objective.
+    """
+
+    passes: List[Ran]
+    loss: Tensor
+    parts: Tensor
+    value: Tensor
+    term: Tensor
+
+
+class Step:
+    """A method's passes on one batch.
+
+    Args:
+        criterion: runs the base criterion (``WrappingCriterion.run_base``).
+        model: the model or its distributed wrapper. The wrapper prepares one reduction: of all passes
+            that are differentiated only the last one goes through it.
+        sample: fairseq's batch.
+
+    Raises:
+        ValueError: the wrapper cannot reduce the gradients of several passes.
+    """
+
+    def __init__(self, criterion: Any, model: nn.Module, sample: Dict[str, Any]) -> None:
+        check_one_reduction(model)
+        self.criterion, self.model, self.sample = criterion, model, sample
+        self.module = unwrap(model)
+        self.tokens = source_tokens(sample)
+        self._kept: Optional[KeptGradients] = None
+
+    @cached_property
+    def embedding(self) -> nn.Embedding:
+        """The word embeddings; ValueError if the model has none."""
+        return word_embedding(self.module)
+
+    @cached_property
+    def real(self) -> List[Tensor]:
+        """(B, T, 1) booleans for each call, True where the token is not padding."""
+        return [real_tokens(ids, self.embedding.padding_idx) for ids in self.tokens]
+
+    @cached_property
+    def kept(self) -> KeptGradients:
+        """The parameters' gradients of the passes that were differentiated already."""
+        self._kept = KeptGradients(self.module, self.criterion.loss_scale)
+        return self._kept
+
+    @cached_property
+    def _masks(self) -> SameMasks:
+        return SameMasks(self._device)
+
+    @cached_property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def clean(self) -> Tuple[BasePass, Calls]:
+        """An inner pass of the batch as it is, and its word embeddings, to differentiate against."""
+        with recorded(self.embedding) as words:
+            return self.criterion.run_base(self.module, self.sample, write=True, logits=False), words
+
+    def run(
+        self, deltas: Sequence[Tensor], *, last: bool, same_dropout: bool = False, write: bool = False
+    ) -> BasePass:
+        """A pass of the perturbed batch, without logits.
+
+        Args:
+            deltas: what to add to the word embeddings, (B, T, d) for each call of the model.
+            last: whether the trainer differentiates it.
+            same_dropout: with the dropout masks of the step's first such pass.
+        """
+        with self._masks.replayed() if same_dropout else nullcontext():
+            with perturbed(self.embedding, deltas):
+                model = self.model if last else self.module
+                return self.criterion.run_base(model, self.sample, write=write, logits=False)
+
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor] = ()) -> List[Tensor]:
+        """d loss / d input of an inner pass; the parameters' gradients are kept, at no price."""
+        return self.kept.backward(loss, inputs)
+
+    def put_away(self, loss: Tensor) -> Tensor:
+        """A finished part of the objective, without its activations if memory is short."""
+        if not self.criterion.sequential:
+            return loss
+        self.backward(loss)
+        return loss.detach()
+
+    def compare(
+        self,
+        passes: Sequence[Pass],
+        compare: Compare,
+        *,
+        compare_weight: float = 1.0,
+        features: bool = False,
+    ) -> Compared:
+        r"""Passes of one batch, and their comparison.
+
+        .. math:: L = \sum_k w_k CE_k + c \sum D(o_1, \dots, o_K)
+
+        Args:
+            compare: D, of all passes in their order, by their ``outputs``.
+            compare_weight: c.
+            features: whether the outputs hold final hidden states, too.
+        """
+        if self.criterion.sequential:
+            return self._compare_in_turn(passes, compare, compare_weight, features)
+        if self._are_one_batch(passes) and not features:
+            return self._compare_joined(passes, compare, compare_weight)
+        ran = [
+            self._run(each, features=features, last=number == len(passes))
+            for number, each in enumerate(passes, start=1)
+        ]
+        parts = compare(ran)
+        term = compare_weight * parts.sum() + sum(
+            each.weight * one.base.loss for each, one in zip(passes, ran) if each.weight
+        )
+        return _compared(ran, parts, term)
+
+    def _run(self, each: Pass, *, features: bool, last: bool) -> Ran:
+        model = self.model if last else self.module
+        with ExitStack() as stack:
+            if each.dropout is not None:
+                stack.enter_context(dropout_rate(self.module, each.dropout))
+            if each.deltas is not None:
+                stack.enter_context(perturbed(self.embedding, each.deltas))
+            inside = stack.enter_context(each.within()) if each.within else None
+            states = stack.enter_context(captured_features(self.module)) if features else ()
+            base = self.criterion.run_base(model, self.sample, write=each.write)
+        return Ran(base, (base.logits, *states), inside)
+
+    def _are_one_batch(self, passes: Sequence[Pass]) -> bool:
+        """Whether they differ by their deltas and dropout masks alone."""
+        return not drops_layers(self.module) and all(
+            each.deltas is not None
+            and each.dropout is None
+            and each.within is None
+            and each.weight == passes[0].weight
+            for each in passes
+        )
+
+    def _compare_joined(self, passes: Sequence[Pass], compare: Compare, weight: float) -> Compared:
+        """All passes as one of a larger batch."""
+        deltas = [torch.cat(calls) for calls in zip(*(each.deltas or () for each in passes))]
+        with perturbed(self.embedding, deltas):
+            whole = self.criterion.run_base(self.model, repeat_sample(self.sample, len(passes)))
+        parts = compare([Ran(whole, (each,), None) for each in whole.logits.chunk(len(passes))])
+        term = passes[0].weight * whole.loss + weight * parts.sum()
+        return _compared([Ran(whole, (whole.logits,), None)], parts, term)
+
+    def _compare_in_turn(
+        self, passes: Sequence[Pass], compare: Compare, weight: float, features: bool
+    ) -> Compared:
+        """One pass's activations in memory at a time: the others' values are enough to know the
+        comparison's gradient for the first; then each is run again to receive its own."""
+        first = self._run(passes[0], features=features, last=len(passes) == 1)
+        postponed = [
+            Postponed(lambda last, each=each: self._run(each, features=features, last=last), self._device)
+            for each in passes[1:]
+        ]
+        leaves = [
+            each.values._replace(outputs=tuple(map(leaf, each.values.outputs))) for each in postponed
+        ]
+        parts = compare([first, *leaves])
+        term = passes[0].weight * first.base.loss + weight * parts.sum()
+        if not postponed:
+            return _compared([first], parts, term)
+        gradients = iter(self.backward(term, [output for each in leaves for output in each.outputs]))
+        value, parts = term.detach(), parts.detach()
+        ran = [Ran(_without_graph(first.base), (), first.inside)]
+        del first, term
+        for number, (each, waiting) in enumerate(zip(passes[1:], postponed), start=2):
+            last = number == len(passes)
+            again = waiting.again(last)
+            value = value + each.weight * again.base.loss.detach()
+            term = delivered(again.outputs, [next(gradients) for _ in again.outputs])
+            if each.weight:
+                term = term + each.weight * again.base.loss
+            if not last:
+                self.backward(term)
+                again = Ran(_without_graph(again.base), (), again.inside)
+            ran.append(again)
+        loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
+        return Compared(ran, loss, parts, value, term)
+
+    def compare_forked(
+        self,
+        layer: int,
+        noise: Callable[[Tensor, int], Tensor],
+        compare: Callable[[Tensor, Tensor], Tensor],
+        *,
+        compare_weight: float,
+    ) -> Compared:
+        """A clean pass, and one that differs from it by noise on the hidden states of a layer.
+
+        What lies below the layer is computed once.
+
+        Args:
+            layer: 1-based; 0 is the embedding layer. noise: as for ``fork.forked``.
+            compare: of the noisy and the clean logits.
+        """
+        if self.criterion.sequential:
+            return self._compare_forked_in_turn(layer, noise, compare, compare_weight)
+        with forked(self.module, layer=layer, noise=noise) as noisy_outputs:
+            clean = self.criterion.run_base(self.model, self.sample, write=True)
+        noisy = self.criterion.join([full_precision(each) for each in noisy_outputs], self.sample)
+        parts = compare(noisy, clean.logits)
+        return _compared([Ran(clean, (), None)], parts, clean.loss + compare_weight * parts)
+
+    def _compare_forked_in_turn(
+        self,
+        layer: int,
+        noise: Callable[[Tensor, int], Tensor],
+        compare: Callable[[Tensor, Tensor], Tensor],
+        weight: float,
+    ) -> Compared:
+        """The same with one pass in memory: the noisy one first, from the clean one's values."""
+
+        def run(differentiated: bool) -> Tuple[BasePass, List[Tensor]]:
+            model = self.model if differentiated else self.module
+            with hidden_states(self.module, layer=layer) as states:
+                return self.criterion.run_base(model, self.sample, write=differentiated), states
+
+        postponed = Postponed(run, self._device)
+        leaves = [leaf(each) for each in (postponed.values[0].logits, *postponed.values[1])]
+        noisy_states = [state + noise(state, call) for call, state in enumerate(leaves[1:])]
+        with resumed(self.module, layer=layer, states=noisy_states):
+            noisy = self.criterion.run_base(self.module, self.sample)
+        parts = compare(noisy.logits, leaves[0])
+        gradients = self.backward(weight * parts, leaves)
+        parts = parts.detach()
+        del noisy, noisy_states
+        clean, states = postponed.again(True)
+        term = clean.loss + delivered([clean.logits, *states], gradients)
+        loss = clean.loss.detach()
+        return Compared([Ran(clean, (), None)], loss, parts, loss + weight * parts, term)
+
+    def finish(self, first: BasePass, term: Tensor, value: Tensor, **meters: Tensor) -> Any:
+        """What a criterion returns: fairseq's triple (loss, sample size, logging output).
+
+        Args:
+            first: the pass whose logging stands for the step's.
+            term: what is left to be differentiated; value: the objective.
+            meters: what to log beside it.
+        """
+        loss = with_value(term, value.detach())
+        if self._kept is not None:
+            loss = self._kept.attach(loss)
+        log = {name: each.detach() if torch.is_tensor(each) else each for name, each in meters.items()}
+        first.logging.update(log, objective=loss.detach())
+        return loss, first.sample_size, first.logging
+
+
+def _compared(ran: List[Ran], parts: Tensor, term: Tensor) -> Compared:
+    loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
+    return Compared(ran, loss, parts.detach(), term.detach(), term)
+
+
+def _without_graph(base: BasePass) -> BasePass:
+    return base._replace(loss=base.loss.detach(), logits=None)
