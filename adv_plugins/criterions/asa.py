@@ -11,6 +11,7 @@ from adv_plugins.asa_game import AsaGame, check_adversaries
 from adv_plugins.criterions.base_choice import WrappingCriterionConfig
 from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, WrappingCriterion, check_range
 from adv_plugins.divergence import get_divergence
+from adv_plugins.methods import register_method
 from adv_plugins.step import Step
 
 
@@ -31,6 +32,15 @@ class AsaCriterionConfig(WrappingCriterionConfig):
     )
 
 
+@register_method(
+    "asa",
+    title="ASA, adversarial self-attention",
+    paper="Wu et al., AAAI 2023",
+    address="https://github.com/gingasan/adversarialSA",
+    summary="an adversary masks attention units, the prediction must not change",
+    passes="2",
+    adversaries=True,
+)
 @register_criterion("asa_criterion", dataclass=AsaCriterionConfig)
 class AsaCriterion(WrappingCriterion):
     r"""A clean pass, a pass whose attention an adversary masks, and a game between the two.

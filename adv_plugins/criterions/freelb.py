@@ -10,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum
 from adv_plugins.ball import NORMS, Ball
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
 from adv_plugins.criterions.wrapping import check_range
+from adv_plugins.methods import register_method
 from adv_plugins.perturbation import sentence_norms
 from adv_plugins.step import Step
 
@@ -41,6 +42,14 @@ class FreeLBCriterionConfig(AsaAdditionConfig):
     )
 
 
+@register_method(
+    "freelb",
+    title="FreeLB, free large-batch adversarial training",
+    paper="Zhu et al., ICLR 2020",
+    address="https://github.com/zhuchen03/FreeLB",
+    summary="K passes, each on the last one's ascent, one dropout mask, all gradients used",
+    passes="K",
+)
 @register_criterion("freelb_criterion", dataclass=FreeLBCriterionConfig)
 class FreeLBCriterion(WithAsa):
     r"""Free large-batch adversarial training: K passes, each on the last one's ascent.

@@ -13,6 +13,7 @@ from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, check_range
 from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import encoder_layers
+from adv_plugins.methods import register_method
 from adv_plugins.step import Step
 
 
@@ -40,6 +41,14 @@ class RaptCriterionConfig(AsaAdditionConfig):
     )
 
 
+@register_method(
+    "rapt",
+    title="RAPT, multi-layer random perturbation training",
+    paper="Pereira et al., BlackboxNLP 2021",
+    address="https://aclanthology.org/2021.blackboxnlp-1.23",
+    summary="noise on the output of a random layer r must not change the prediction",
+    passes="2 - r/L",
+)
 @register_criterion("rapt_criterion", dataclass=RaptCriterionConfig)
 class RaptCriterion(WithAsa):
     r"""Noise at a random layer, and the prediction must not change.

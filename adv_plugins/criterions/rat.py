@@ -15,6 +15,7 @@ from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
 from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, check_range
 from adv_plugins.divergence import get_divergence
 from adv_plugins.dropout import dropout_modules
+from adv_plugins.methods import register_method
 from adv_plugins.perturbation import (
     Direction,
     embedding_matrix_direction,
@@ -66,6 +67,14 @@ class RatCriterionConfig(AsaAdditionConfig):
     )
 
 
+@register_method(
+    "rat",
+    title="R-AT, regularized adversarial training",
+    paper="Ni et al., Findings of EMNLP 2022",
+    address="https://github.com/IKMLab/R-AT",
+    summary="gradient step in embedding space, then K passes there with different dropout masks that must agree",
+    passes="1 + K",
+)
 @register_criterion("rat_criterion", dataclass=RatCriterionConfig)
 class RatCriterion(WithAsa):
     r"""Regularized adversarial training: the loss under one perturbation and K dropout masks.

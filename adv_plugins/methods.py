@@ -1,0 +1,63 @@
+"""The methods: what each is called, its criterion, its paper, and its part of a recipe.
+
+A method is registered where it is, so that whatever lists methods knows it: the runners, the
+benchmark, the tests, and those of a user's own ``--user-dir`` too.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Type, TypeVar
+
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
+
+Criterion = TypeVar("Criterion", bound=Type[FairseqCriterion])
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    name: what the runners call it; criterion: its ``--criterion``; title: in words; paper: authors, place
+    and year; address: of the authors' code or, where there is none, of the paper; summary: what an
+    update does; passes: what it costs, in passes of plain fine-tuning; flags: its options in a recipe of
+    a task for which no table has a row; adversaries: whether the architecture needs ASA's.
+    """
+
+    name: str
+    criterion: str
+    title: str
+    paper: str
+    address: str
+    summary: str
+    passes: str
+    flags: str = ""
+    adversaries: bool = False
+
+    @property
+    def options(self) -> Any:
+        """The dataclass of its criterion's options."""
+        return CRITERION_DATACLASS_REGISTRY[self.criterion]
+
+
+METHODS: Dict[str, Method] = {}
+
+
+def register_method(name: str, **facts: Any) -> Callable[[Criterion], Criterion]:
+    """Register a criterion (above ``register_criterion``) as a method.
+
+    Args:
+        facts: the other fields of :class:`Method`, but for the criterion's name.
+
+    Raises:
+        ValueError: the name is taken, or the class is no registered criterion.
+    """
+
+    def register(criterion: Criterion) -> Criterion:
+        if name in METHODS or name == "plain":
+            raise ValueError(f"there is a method {name!r} already")
+        names = [key for key, value in CRITERION_REGISTRY.items() if value is criterion]
+        if not names:
+            raise ValueError(f"{criterion.__name__} is no criterion: register_criterion comes first")
+        METHODS[name] = Method(name, names[0], **facts)
+        return criterion
+
+    return register
