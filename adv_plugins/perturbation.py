@@ -147,6 +147,10 @@ class Direction(NamedTuple):
     deltas: List[Tensor]
     norm: Tensor
 
+    def total_norm(self, sample_size: Any, sentences: int) -> Tensor:
+        """The norms as a sum over sentences: each one's own, or for each that of the mean loss."""
+        return self.norm.sum() if self.norm.dim() else self.norm * sentences / sample_size
+
 
 def real_tokens(tokens: Tensor, padding_index: Optional[int]) -> Tensor:
     """(B, T, 1) boolean: True where the token is not padding."""

@@ -9,7 +9,8 @@ from torch import nn
 from adv_plugins import asa_game
 from adv_plugins.asa_game import AsaGame, check_adversaries
 from adv_plugins.criterions.base_choice import WrappingCriterionConfig
-from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, WrappingCriterion, check_range
+from adv_plugins.criterions.options import CONSISTENCY_CHOICES, check_range
+from adv_plugins.criterions.wrapping import WrappingCriterion
 from adv_plugins.divergence import get_divergence
 from adv_plugins.methods import register_method
 from adv_plugins.step import Step

@@ -8,8 +8,8 @@ from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 
 from adv_plugins.ball import NORMS, Ball
+from adv_plugins.criterions.options import check_range
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
-from adv_plugins.criterions.wrapping import check_range
 from adv_plugins.methods import register_method
 from adv_plugins.perturbation import sentence_norms
 from adv_plugins.step import Step

@@ -8,8 +8,8 @@ from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
+from adv_plugins.criterions.options import CONSISTENCY_CHOICES, check_range
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
-from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, check_range
 from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import encoder_layers

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any, List, Optional
 
@@ -10,14 +11,16 @@ from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.base_pass import BasePass
+from adv_plugins.criterions.options import (
+    CONSISTENCY_CHOICES,
+    check_range,
+    one_for_each_pass,
+)
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
-from adv_plugins.criterions.wrapping import CONSISTENCY_CHOICES, check_range
 from adv_plugins.divergence import get_divergence
 from adv_plugins.dropout import dropout_modules
 from adv_plugins.methods import register_method
 from adv_plugins.perturbation import (
-    Direction,
     embedding_matrix_direction,
     sentence_direction,
     sentence_norms,
@@ -72,7 +75,7 @@ class RatCriterionConfig(AsaAdditionConfig):
     title="R-AT, regularized adversarial training",
     paper="Ni et al., Findings of EMNLP 2022",
     address="https://github.com/IKMLab/R-AT",
-    summary="gradient step in embedding space, then K passes there with different dropout masks that must agree",
+    summary="gradient step in embedding space, then K passes there whose dropout masks must agree",
     passes="1 + K",
 )
 @register_criterion("rat_criterion", dataclass=RatCriterionConfig)
@@ -115,10 +118,10 @@ class RatCriterion(WithAsa):
                 "--adv-passes 1 leaves nothing to compare: give --adv-passes 2 or more, or "
                 "--consistency-weight 0"
             )
-        self.eps = _per_pass("--adv-eps-per-pass", cfg.adv_eps_per_pass, self.passes)
-        self.eps = self.eps or [cfg.adv_eps] * self.passes
-        self.dropouts = _per_pass("--adv-dropout-per-pass", cfg.adv_dropout_per_pass, self.passes)
-        if any(rate >= 1 for rate in self.dropouts):
+        per_pass = partial(one_for_each_pass, cfg, passes=self.passes)
+        self.eps = per_pass("adv_eps_per_pass") or [cfg.adv_eps] * self.passes
+        self.dropouts = per_pass("adv_dropout_per_pass") or [None] * self.passes
+        if any(rate is not None and rate >= 1 for rate in self.dropouts):
             raise ValueError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
         self.adv_weight = cfg.adv_weight
         self.consistency_weight = cfg.consistency_weight
@@ -132,7 +135,7 @@ class RatCriterion(WithAsa):
     def check_model(self, model: nn.Module) -> None:
         """It needs word embeddings; and a word where the K passes cannot differ."""
         word_embedding(model)
-        dropout = bool(dropout_modules(model)) and (any(self.dropouts) or not self.dropouts)
+        dropout = dropout_modules(model) and any(rate != 0 for rate in self.dropouts)
         if self.passes > 1 and not dropout and len(set(self.eps)) == 1:
             logger.warning(
                 "the model has no dropout, so the %d adversarial passes (--adv-passes) are equal "
@@ -148,7 +151,7 @@ class RatCriterion(WithAsa):
         compared = step.compare(
             [
                 Pass(self.adv_weight / self.passes, [eps * delta for delta in direction.deltas], rate)
-                for eps, rate in zip(self.eps, self.dropouts or [None] * self.passes)
+                for eps, rate in zip(self.eps, self.dropouts)
             ],
             self._consistency,
             compare_weight=self.consistency_weight,
@@ -160,7 +163,7 @@ class RatCriterion(WithAsa):
             adv_loss=compared.loss / self.passes,
             consistency_loss=compared.parts,
             perturbation_norm=sentence_norms(direction.deltas).sum() * sum(self.eps) / self.passes,
-            embedding_gradient_norm=_gradient_norm(direction, clean),
+            embedding_gradient_norm=direction.total_norm(clean.sample_size, clean.logging["nsentences"]),
         )
 
     def _consistency(self, passes: List[Ran]) -> Tensor:
@@ -170,25 +173,3 @@ class RatCriterion(WithAsa):
         if self.consistency_weight == 0 or not pairs:
             return logits[0].new_zeros(())
         return torch.stack([self.divergence(p, q) for p, q in pairs]).mean()
-
-
-def _gradient_norm(direction: Direction, clean: BasePass) -> Tensor:
-    """||g||_2 as a sum over sentences: each one's own, or that of the mean loss for each of them."""
-    if direction.norm.dim():
-        return direction.norm.sum()
-    return direction.norm * clean.logging["nsentences"] / clean.sample_size
-
-
-def _per_pass(flag: str, text: Optional[str], passes: int) -> List[float]:
-    """Comma-separated numbers >= 0, one for each pass; [] when the option is not given."""
-    if not text:
-        return []
-    try:
-        values = [float(value) for value in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{flag} needs comma-separated numbers, not {text!r}") from None
-    if len(values) != passes or not all(value >= 0 for value in values):
-        raise ValueError(
-            f"{flag} needs {passes} numbers of at least 0 (one for each of --adv-passes), not {text!r}"
-        )
-    return values

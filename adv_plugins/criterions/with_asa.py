@@ -10,7 +10,8 @@ from adv_plugins.asa_game import AsaGame, check_adversaries
 from adv_plugins.base_pass import BasePass
 from adv_plugins.criterions.base_choice import WrappingCriterionConfig
 from adv_plugins.criterions.meters import log_meters
-from adv_plugins.criterions.wrapping import WrappingCriterion, check_range
+from adv_plugins.criterions.options import check_range
+from adv_plugins.criterions.wrapping import WrappingCriterion
 from adv_plugins.divergence import get_divergence
 from adv_plugins.perturbation import unwrap
 from adv_plugins.step import Step

@@ -5,13 +5,11 @@ under perturbations, so it works for each task whose base can be wrapped, keeps 
 and logging, and copies no loss. In eval mode it IS the base.
 """
 
-import math
 from typing import Any, Dict, List, Tuple
 
 import torch
 from fairseq.criterions import CRITERION_REGISTRY, FairseqCriterion
 from fairseq.criterions.masked_lm import MaskedLmLoss
-from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
 from adv_plugins.base_pass import BasePass, counted, predictions_file
@@ -19,12 +17,9 @@ from adv_plugins.batch import NO_LABEL
 from adv_plugins.criterions.base_choice import WrappingCriterionConfig, base_name, build_base
 from adv_plugins.criterions.meters import log_meters
 from adv_plugins.criterions.token_classification import TokenClassificationCriterion
-from adv_plugins.divergence import DIVERGENCES
 from adv_plugins.gradients import LossScale
 from adv_plugins.perturbation import captured_outputs, unwrap
 from adv_plugins.step import Step
-
-CONSISTENCY_CHOICES = ChoiceEnum(list(DIVERGENCES))
 
 
 class WrappingCriterion(FairseqCriterion):
@@ -130,16 +125,3 @@ class WrappingCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed(self) -> bool:
         """As the base says."""
         return self.base.logging_outputs_can_be_summed()
-
-
-def check_range(cfg: Any, *options: str, at_least: float) -> None:
-    """Check that options of a criterion are not too small (nor NaN).
-
-    Raises:
-        ValueError: naming the flag.
-    """
-    for option in options:
-        value = getattr(cfg, option)
-        if not at_least <= value < math.inf:
-            flag = "--" + option.replace("_", "-")
-            raise ValueError(f"{flag} must be at least {at_least}, but is {value}")
