@@ -52,7 +52,8 @@ def attention_weights(
     To look at: the mask gets no gradient from them.
     """
     q, k = _query_and_key(attention, query)
-    return _softmax_of_kept(q @ k.transpose(-1, -2), _kept_units(mask, padding) > 0.5)[0]
+    kept = _kept_units(mask, padding) > 0.5
+    return _softmax_of_kept(q @ k.transpose(-1, -2), kept)[0] * kept
 
 
 def recomputes_scores(query: Tensor) -> bool:
@@ -69,7 +70,8 @@ class _MaskedAttention(torch.autograd.Function):
     With w a unit's weight beside those that are kept (itself included), a = w (1 - mu), m the dropout's
     multipliers, and for the gradient g of o = (a m) v: G = (g v^T) m, D = sum a G = sum o g, row by row.
     Then the gradient of s is a (G - D), that of 1 - mu is w (G - D), that of v is (a m)^T g. Of the
-    scores' size w is kept, if it is not computed again, and where m is not 0.
+    scores' size w is kept, if it is not computed again, and where m is not 0. A row without units, of a
+    sentence that is all padding, gives 0 and gets 0, as in torch's own attention.
     """
 
     @staticmethod
@@ -85,7 +87,7 @@ class _MaskedAttention(torch.autograd.Function):
             spared = torch.empty_like(weights, dtype=torch.bool).bernoulli_(1 - rate)
             weights = weights.mul_(spared)
         ctx.multiplier = 1 / (1 - rate) if rate < 1 else 0.0
-        output = (weights.to(v.dtype) @ v) * ctx.multiplier
+        output = (weights.to(v.dtype) @ v).mul_(ctx.multiplier).mul_(kept.any(dim=-1, keepdim=True))
         ctx.save_for_backward(q, k, v, kept, total, shares, spared, output)
         return output
 
@@ -96,7 +98,7 @@ class _MaskedAttention(torch.autograd.Function):
         if shares is None:
             shares = _shares(q @ k.transpose(-1, -2), kept, total)
         mean = (full_precision(output) * full_precision(gradient)).sum(dim=-1, keepdim=True)
-        gradient = gradient * ctx.multiplier
+        gradient = (gradient * ctx.multiplier).mul_(kept.any(dim=-1, keepdim=True))
         change = full_precision(gradient @ v.transpose(-1, -2))
         dropped = shares * kept
         if spared is not None:
@@ -111,9 +113,10 @@ class _MaskedAttention(torch.autograd.Function):
 
 
 def _softmax_of_kept(scores: Tensor, kept: Tensor) -> Tuple[Tensor, Tensor]:
-    """The softmax over the kept units of each row and its logsumexp, both at least float32."""
+    """The softmax over the kept units of each row, or over all where there is none, and its logsumexp,
+    both at least float32."""
     bias = torch.zeros(kept.shape, dtype=torch.float32, device=kept.device)
-    scores_left = scores + bias.masked_fill_(~kept, -math.inf)
+    scores_left = scores + bias.masked_fill_(~kept & kept.any(dim=-1, keepdim=True), -math.inf)
     weights = torch.softmax(scores_left, dim=-1)
     # Read off the largest weight; torch.logsumexp is many times slower where there are -inf.
     total = scores_left.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log()

@@ -457,6 +457,22 @@ def test_checkpoints_go_both_ways(caplog):
     torch.testing.assert_close(third.state_dict(), asa.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_sentence_of_padding_is_attended_to_as_by_torch(monkeypatch, training):
+    """Where the adversary masks nothing, the biased pass is the clean one for such a row, too."""
+    kind = "classification"
+    built, sample = tiny.model(kind, AsaRobertaModel).train(training), tiny.sample(kind)
+    sample["net_input"]["src_tokens"][1] = 1
+    monkeypatch.setattr(
+        asa_roberta, "logistic_noise", lambda scores: torch.full_like(scores, -60.0)
+    )
+    plain = tiny.logits_and_loss(kind, built, sample)
+    with biased(built) as proportions:
+        inside = tiny.logits_and_loss(kind, built, sample)
+    assert all(call.sum() == 0 for calls in proportions for call in calls)
+    torch.testing.assert_close(inside, plain)
+
+
 def test_biasing_ends_with_the_context():
     kind = "classification"
     built, sample = model(kind).eval(), tiny.sample(kind)

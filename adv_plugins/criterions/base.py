@@ -20,7 +20,7 @@ from fairseq.tasks import TASK_REGISTRY
 from torch import Tensor, nn
 
 from adv_plugins.asa_game import LAYER_KEY, AsaGame
-from adv_plugins.batch import NO_LABEL
+from adv_plugins.batch import NO_LABEL, at_least_one
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
 from adv_plugins.criterions.token_classification import (
     TokenClassificationCriterion,
@@ -245,7 +245,7 @@ class WrappingCriterion(FairseqCriterion):
         means = {*cls.MEAN_METERS, *ASA_MEAN_METERS}
         for key in dict.fromkeys(key for log in logging_outputs for key in log):
             if key in losses:
-                scale, weight, digits = sample_size * math.log(2), sample_size, 3
+                scale, weight, digits = at_least_one(sample_size) * math.log(2), sample_size, 3
             elif key in means or key.startswith(LAYER_KEY):
                 scale, weight, digits = sentences, sentences, 5
             else:

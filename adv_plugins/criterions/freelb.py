@@ -9,7 +9,7 @@ from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.batch import source_tokens
+from adv_plugins.batch import at_least_one, source_tokens
 from adv_plugins.criterions.base import AsaAdditionConfig, WrappingCriterion, check_range
 from adv_plugins.dropout import SameMasks
 from adv_plugins.perturbation import (
@@ -68,7 +68,10 @@ class FreeLBCriterion(WrappingCriterion):
     Meters: ``loss`` (and all of the base's) is the first pass's, on the random start; ``adv_loss`` the
     last pass's; ``objective`` the mean over the K passes; ``perturbation_norm`` the last pass's.
 
-    The authors' released code counts ascents after a first pass, so its ``--adv-steps 3`` is 4 here.
+    The authors' released code counts ascents after a first pass, so its ``--adv-steps 3`` is 4 here. For
+    ranking it departs from the paper: CommonsenseQA's passes use the perturbation BEFORE its projection;
+    QNLI's as ranking starts without the division by sqrt(d) and by both candidates' joint length, and
+    never projects. Here all tasks follow Algorithm 1.
 
     Raises:
         ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
@@ -151,7 +154,8 @@ class FreeLBCriterion(WrappingCriterion):
         scale = self.init_eps
         if self.norm == "l2":
             lengths = torch.stack([each.sum(dim=(1, 2)) for each in real]).sum(dim=0)
-            scale = scale / (lengths * embedding.embedding_dim).to(dtype).sqrt()[:, None, None]
+            scale = scale / (at_least_one(lengths) * embedding.embedding_dim).to(dtype).sqrt()
+            scale = scale[:, None, None]
         return [delta.uniform_(-1, 1) * scale * each for delta, each in zip(deltas, real)]
 
     def ascend(

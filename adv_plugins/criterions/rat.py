@@ -11,7 +11,7 @@ from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.batch import repeat_sample
+from adv_plugins.batch import at_least_one, repeat_sample
 from adv_plugins.criterions.base import (
     CONSISTENCY_CHOICES,
     AsaAdditionConfig,
@@ -228,7 +228,7 @@ class RatCriterion(WrappingCriterion):
         gradient_norm = (
             direction.norm.sum()
             if direction.norm.dim()
-            else direction.norm * sentences / clean.sample_size
+            else direction.norm * sentences / at_least_one(clean.sample_size)
         )
         return {
             "perturbation_norm": unit_norms * sum(self.eps) / self.passes,
