@@ -1,7 +1,8 @@
 """Perturbation-based training for fairseq: ``fairseq-train --user-dir adv_plugins ...``.
 
 Importing this package registers its criterions, models and tasks with fairseq; that, the removal of
-fairseq's dead weights and a flag that its RoBERTa lacks are the only side effects.
+fairseq's dead weights, a flag that its RoBERTa lacks and a clipping that keeps ASA's two players apart
+are the only side effects.
 """
 
 import fairseq_compat
@@ -11,6 +12,7 @@ fairseq_compat.install()
 
 from adv_plugins import (  # noqa: E402
     checkpointing,
+    clipping,
     criterions,  # noqa: F401
     dead_weights,
     models,  # noqa: F401
@@ -22,5 +24,6 @@ from adv_plugins import (  # noqa: E402
 dead_weights.remove()
 checkpointing.add_flag()
 updates.announce()
+clipping.clip_apart()
 
 __version__ = "0.1.0"

@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
+from adv_plugins.batch import at_least_one
 from adv_plugins.perturbation import divide_by_norm, sentence_maxima, sentence_norms
 
 NORMS = {"l2": sentence_norms, "linf": sentence_maxima}
@@ -36,7 +37,7 @@ class Ball(NamedTuple):
         scale = size
         if self.norm == "l2":
             lengths = torch.stack([each.sum(dim=(1, 2)) for each in real]).sum(dim=0)
-            scale = scale / (lengths * width).to(dtype).sqrt()[:, None, None]
+            scale = scale / (at_least_one(lengths) * width).to(dtype).sqrt()[:, None, None]
         return [delta.uniform_(-1, 1) * scale * each for delta, each in zip(deltas, real)]
 
     def ascend(

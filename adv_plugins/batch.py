@@ -20,6 +20,12 @@ def source_tokens(sample: Dict[str, Any]) -> List[Tensor]:
     return [sample[f"net_input{index + 1}"]["src_tokens"] for index in range(count)]
 
 
+def at_least_one(count: Any) -> Any:
+    """A count to divide by, a number or a tensor, where there may be nothing to count: all padding, no
+    labelled or masked token. What is divided is 0 then."""
+    return count.clamp(min=1) if torch.is_tensor(count) else max(count, 1)
+
+
 def repeat_sample(sample: Any, times: int) -> Any:
     """``sample`` with its rows repeated: row b of copy k is row ``k * B + b``.
 

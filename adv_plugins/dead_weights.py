@@ -13,7 +13,6 @@ can take the fused path (relu) keep it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +20,8 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq.trainer import Trainer
+
+from adv_plugins.wrapped_methods import wrap_method
 
 # in the order in which the layer registers them, which is their order in an optimizer's state
 NAMES = (
@@ -37,16 +38,9 @@ NAMES = (
 
 def remove() -> None:
     """Wrap fairseq's layer and trainer, once; `__wrapped__` of each method is the original."""
-    for owner, name, wrap in (
-        (TransformerEncoderLayerBase, "__init__", build_lean),
-        (TransformerEncoderLayerBase, "_load_from_state_dict", load_into_lean),
-        (Trainer, "load_checkpoint", resume_lean),
-    ):
-        original = getattr(owner, name)
-        if getattr(original, "wrapped_by", None) != wrap.__name__:
-            wrapper = functools.wraps(original)(wrap(original))
-            wrapper.wrapped_by = wrap.__name__  # type: ignore[attr-defined]
-            setattr(owner, name, wrapper)
+    wrap_method(TransformerEncoderLayerBase, "__init__", build_lean)
+    wrap_method(TransformerEncoderLayerBase, "_load_from_state_dict", load_into_lean)
+    wrap_method(Trainer, "load_checkpoint", resume_lean)
 
 
 def is_lean(module: torch.nn.Module) -> bool:

@@ -9,10 +9,6 @@ from torch.autograd.function import once_differentiable
 
 from adv_plugins.divergence import full_precision
 
-# Bound on the logarithm of how much a masked unit would outweigh all the units that are left, in the
-# gradient it hears; beyond it exp() could overflow. Units that are left are not touched by it.
-LARGEST_LEAD = 15.0
-
 
 def masked_attention(
     attention: nn.Module, query: Tensor, padding: Optional[Tensor], mask: Tensor
@@ -23,9 +19,14 @@ def masked_attention(
         p = \mathrm{softmax}(q k^T / \sqrt d)
 
     In value that is the softmax with -inf at the masked units. In gradient a masked unit hears what its
-    return would change, not the penalty alone, as it would with log(1 - mu) added to the scores; with
-    that form, which torch's fused kernels could compute, the adversary soon masked nothing at the
-    default tau in our tests.
+    return would change: the output would move by w (v - o), with v its value and w its weight beside the
+    units that are left, so that is its gradient. The formula's own derivative has exp(score - logsumexp
+    of the scores left) in the place of w, which has no bound: one unit with a high score that the mask
+    hides drowns all that the adversary, and under one clipping the model too, could learn from others.
+    Units that are left have the formula's derivative, in which w is their weight.
+
+    With log(1 - mu) added to the scores, which torch's fused kernels could compute, a masked unit would
+    hear the penalty alone; the adversary then soon masked nothing at the default tau in our tests.
 
     Args:
         attention: with fairseq's projections, ``num_heads``, ``scaling`` and ``dropout_module``.
@@ -51,7 +52,8 @@ def attention_weights(
     To look at: the mask gets no gradient from them.
     """
     q, k = _query_and_key(attention, query)
-    return _softmax_of_kept(q @ k.transpose(-1, -2), _kept_units(mask, padding) > 0.5)[0]
+    kept = _kept_units(mask, padding) > 0.5
+    return _softmax_of_kept(q @ k.transpose(-1, -2), kept)[0] * kept
 
 
 def recomputes_scores(query: Tensor) -> bool:
@@ -65,10 +67,11 @@ def recomputes_scores(query: Tensor) -> bool:
 class _MaskedAttention(torch.autograd.Function):
     """The gradient by hand, as a masked unit has weight 0 but not gradient 0, in few passes over (T, T).
 
-    With r = exp(s - logsumexp of the kept s), a = r (1 - mu), m the dropout's multipliers, and for the
-    gradient g of o = (a m) v: G = (g v^T) m, D = sum a G = sum o g, row by row. Then the gradient of s
-    is a (G - D), that of 1 - mu is r (G - D), that of v is (a m)^T g. Of the scores' size r is kept, if
-    it is not computed again, and where m is not 0.
+    With w a unit's weight beside those that are kept (itself included), a = w (1 - mu), m the dropout's
+    multipliers, and for the gradient g of o = (a m) v: G = (g v^T) m, D = sum a G = sum o g, row by row.
+    Then the gradient of s is a (G - D), that of 1 - mu is w (G - D), that of v is (a m)^T g. Of the
+    scores' size w is kept, if it is not computed again, and where m is not 0. A row without units, of a
+    sentence that is all padding, gives 0 and gets 0, as in torch's own attention.
     """
 
     @staticmethod
@@ -78,30 +81,30 @@ class _MaskedAttention(torch.autograd.Function):
         """q, k, v: (B, heads, T, d / heads); keep: (B, 1, T, T); rate: dropout's."""
         scores, kept = q @ k.transpose(-1, -2), keep > 0.5
         weights, total = _softmax_of_kept(scores, kept)
-        ratios = None if recompute else _ratios(scores, total)
+        shares = None if recompute else _shares(scores, kept, total)
         spared = None
         if rate > 0:
             spared = torch.empty_like(weights, dtype=torch.bool).bernoulli_(1 - rate)
             weights = weights.mul_(spared)
         ctx.multiplier = 1 / (1 - rate) if rate < 1 else 0.0
-        output = (weights.to(v.dtype) @ v) * ctx.multiplier
-        ctx.save_for_backward(q, k, v, kept, total, ratios, spared, output)
+        output = (weights.to(v.dtype) @ v).mul_(ctx.multiplier).mul_(kept.any(dim=-1, keepdim=True))
+        ctx.save_for_backward(q, k, v, kept, total, shares, spared, output)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        q, k, v, kept, total, ratios, spared, output = ctx.saved_tensors
-        if ratios is None:
-            ratios = _ratios(q @ k.transpose(-1, -2), total)
+        q, k, v, kept, total, shares, spared, output = ctx.saved_tensors
+        if shares is None:
+            shares = _shares(q @ k.transpose(-1, -2), kept, total)
         mean = (full_precision(output) * full_precision(gradient)).sum(dim=-1, keepdim=True)
-        gradient = gradient * ctx.multiplier
+        gradient = (gradient * ctx.multiplier).mul_(kept.any(dim=-1, keepdim=True))
         change = full_precision(gradient @ v.transpose(-1, -2))
-        dropped = ratios * kept
+        dropped = shares * kept
         if spared is not None:
             change, dropped = change.mul_(spared), dropped.mul_(spared)
         v_gradient = dropped.to(v.dtype).transpose(-1, -2) @ gradient
-        change = change.sub_(mean).mul_(ratios)
+        change = change.sub_(mean).mul_(shares)
         keep_gradient = change.sum(dim=1, keepdim=True)  # one mask for all heads
         scores_gradient = change.mul_(kept).to(q.dtype)
         q_gradient = scores_gradient @ k
@@ -110,18 +113,21 @@ class _MaskedAttention(torch.autograd.Function):
 
 
 def _softmax_of_kept(scores: Tensor, kept: Tensor) -> Tuple[Tensor, Tensor]:
-    """The softmax over the kept units of each row and its logsumexp, both at least float32."""
+    """The softmax over the kept units of each row, or over all where there is none, and its logsumexp,
+    both at least float32."""
     bias = torch.zeros(kept.shape, dtype=torch.float32, device=kept.device)
-    scores_left = scores + bias.masked_fill_(~kept, -math.inf)
+    scores_left = scores + bias.masked_fill_(~kept & kept.any(dim=-1, keepdim=True), -math.inf)
     weights = torch.softmax(scores_left, dim=-1)
     # Read off the largest weight; torch.logsumexp is many times slower where there are -inf.
     total = scores_left.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log()
     return weights, total
 
 
-def _ratios(scores: Tensor, total: Tensor) -> Tensor:
-    """Each unit's weight beside those that are kept: of a kept one its weight."""
-    return (scores - total).clamp_(max=LARGEST_LEAD).exp_()
+def _shares(scores: Tensor, kept: Tensor, total: Tensor) -> Tensor:
+    """Each unit's weight in the softmax over those that are kept and itself."""
+    # exp() of more than this could overflow; the weight is 1 then anyhow.
+    ratios = (scores - total).clamp_(max=80.0).exp_()
+    return ratios.div_((ratios * (~kept).to(ratios.dtype)).add_(1))
 
 
 def _heads(attention: nn.Module, projected: Tensor) -> Tensor:

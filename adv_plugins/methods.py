@@ -16,8 +16,8 @@ Criterion = TypeVar("Criterion", bound=Type[FairseqCriterion])
 class Method:
     """One method.
 
-    name: what the runners call it; criterion: its ``--criterion``; title: in words; paper: authors, place
-    and year; address: of the authors' code or, where there is none, of the paper; summary: what an
+    name: what the runners call it; criterion: its ``--criterion``; title: in words; paper: authors,
+    place and year; address: of the authors' code or, where there is none, of the paper; summary: what an
     update does; passes: what it costs, in passes of plain fine-tuning; flags: its options in a recipe of
     a task for which no table has a row; adversaries: whether the architecture needs ASA's.
     """

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from adv_plugins.batch import at_least_one
 from adv_plugins.divergence import full_precision
 
 
@@ -149,7 +150,9 @@ class Direction(NamedTuple):
 
     def total_norm(self, sample_size: Any, sentences: int) -> Tensor:
         """The norms as a sum over sentences: each one's own, or for each that of the mean loss."""
-        return self.norm.sum() if self.norm.dim() else self.norm * sentences / sample_size
+        if self.norm.dim():
+            return self.norm.sum()
+        return self.norm * sentences / at_least_one(sample_size)
 
 
 def real_tokens(tokens: Tensor, padding_index: Optional[int]) -> Tensor:

@@ -8,7 +8,7 @@ are one larger batch, one after the other, or one in memory at a time (``sequent
 
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -221,10 +221,10 @@ class Step:
     ) -> Compared:
         """One pass's activations in memory at a time: the others' values are enough to know the
         comparison's gradient for the first; then each is run again to receive its own."""
-        first = self._run(passes[0], features=features, last=len(passes) == 1)
+        run = partial(self._run, features=features)
+        first = run(passes[0], last=len(passes) == 1)
         postponed = [
-            Postponed(lambda last, each=each: self._run(each, features=features, last=last), self._device)
-            for each in passes[1:]
+            Postponed(lambda last, each=each: run(each, last=last), self._device) for each in passes[1:]
         ]
         leaves = [
             each.values._replace(outputs=tuple(map(leaf, each.values.outputs))) for each in postponed

@@ -42,6 +42,32 @@ def is_adversary(name):
     return ".adversary." in name
 
 
+def formula(scores, mask, values, spared=1.0):
+    """p (1 - mu) / sum p (1 - mu) times the values, ``spared`` being dropout's multipliers."""
+    left = scores.softmax(-1) * (1 - mask)
+    return (left / left.sum(-1, keepdim=True) * spared) @ values
+
+
+def returned(scores, mask, values, unit, spared=1.0):
+    """The output (B, T, d) if this unit (a column) were back in every row."""
+    mask = mask.clone()
+    mask[..., unit] = 0
+    return formula(scores, mask, values, spared)
+
+
+def heard(scores, mask, values, spared=1.0):
+    """The formula, but a masked unit's derivative is the change of the output if it were back."""
+    fixed = mask.detach()
+    output = formula(scores, torch.where(fixed == 1, fixed, mask), values, spared)
+    with torch.no_grad():
+        here = formula(scores, fixed, values, spared)
+        changes = [returned(scores, fixed, values, unit, spared) - here for unit in range(mask.size(-1))]
+    for unit, change in enumerate(changes):
+        share = torch.where(fixed == 1, mask, fixed)[..., unit, None]
+        output = output + (fixed[..., unit, None] - share) * change
+    return output
+
+
 class Attack:
     """Plain self-attention with masks, in place of fairseq's: one softmax, head by head."""
 
@@ -88,9 +114,7 @@ class Attack:
                 linear(x)[..., part] for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             scores = q @ k.transpose(1, 2) / math.sqrt(size)
-            left = scores.masked_fill(padding[:, None], -math.inf).softmax(-1) * (1 - mask)
-            weights = left / left.sum(-1, keepdim=True)
-            heads.append(weights @ v)
+            heads.append(heard(scores.masked_fill(padding[:, None], -math.inf), mask, v))
         return attention.out_proj(torch.cat(heads, dim=-1)).transpose(0, 1), None
 
 
@@ -324,23 +348,41 @@ def test_masked_attention_is_a_masked_softmax_with_finite_gradients(lead):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_masked_attention_has_the_gradient_of_its_formula(rate):
+def test_masked_attention_has_the_gradient_that_it_says(rate):
     scores, mask = scores_and_mask()
     values = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
     inputs = [scores.requires_grad_(), mask.requires_grad_(), values]
     towards = torch.randn(4, dtype=torch.float64)
     torch.manual_seed(5)
     ours = attend(scores, mask, values, rate)
-    # The same draw, the weights of the formula: p (1 - mu) / sum p (1 - mu).
+    # The same draw.
     torch.manual_seed(5)
     spared = torch.empty(2, 1, 4, 4, dtype=torch.bool).bernoulli_(1 - rate)[:, 0]
     assert bool(spared.all()) == (rate == 0)
-    weights = scores.softmax(-1) * (1 - mask)
-    weights = weights / weights.sum(-1, keepdim=True)
-    formula = (weights * spared / (1 - rate)) @ values
-    torch.testing.assert_close(ours, formula)
-    found = [torch.autograd.grad((output * towards).sum(), inputs) for output in (ours, formula)]
+    expected = heard(scores, mask, values, spared / (1 - rate))
+    torch.testing.assert_close(ours, expected)
+    found = [torch.autograd.grad((output * towards).sum(), inputs) for output in (ours, expected)]
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("lead", [0.0, 12.0, 100.0, 60000.0])
+def test_a_masked_unit_hears_what_its_return_would_change_and_no_more(lead):
+    """However much it outweighs the units that are left."""
+    scores, mask = scores_and_mask()
+    scores = scores + lead * mask
+    values = torch.randn(2, 4, 4, dtype=torch.float64)
+    towards = torch.randn(4, dtype=torch.float64)
+    mask.requires_grad_()
+    (attend(scores, mask, values) * towards).sum().backward()
+    fixed = mask.detach()
+    here = attend(scores, fixed, values)
+    for unit in range(4):
+        masked = fixed[..., unit] == 1
+        change = ((returned(scores, fixed, values, unit) - here) * towards).sum(-1)
+        torch.testing.assert_close(-mask.grad[..., unit][masked], change[masked])
+    products = values @ towards
+    spread = products.amax(-1) - products.amin(-1)
+    assert (mask.grad.abs() <= spread[:, None, None]).all() and (mask.grad[fixed == 1] != 0).all()
 
 
 def test_without_masked_units_it_is_fairseqs_attention():
@@ -411,6 +453,20 @@ def test_checkpoints_go_both_ways(caplog):
     third = tiny.model("classification", AsaRobertaModel, seed=4)
     third.load_state_dict(asa.state_dict(), strict=True)
     torch.testing.assert_close(third.state_dict(), asa.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_sentence_of_padding_is_attended_to_as_by_torch(monkeypatch, training):
+    """Where the adversary masks nothing, the biased pass is the clean one for such a row, too."""
+    kind = "classification"
+    built, sample = tiny.model(kind, AsaRobertaModel).train(training), tiny.sample(kind)
+    sample["net_input"]["src_tokens"][1] = 1
+    monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.full_like(scores, -60.0))
+    plain = tiny.logits_and_loss(kind, built, sample)
+    with biased(built) as proportions:
+        inside = tiny.logits_and_loss(kind, built, sample)
+    assert all(call.sum() == 0 for calls in proportions for call in calls)
+    torch.testing.assert_close(inside, plain)
 
 
 def test_biasing_ends_with_the_context():

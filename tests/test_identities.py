@@ -1,11 +1,13 @@
 """What holds for every method: switched off it is the stock criterion, and failures leave no trace."""
 
 import fnmatch
+import math
 from typing import Any, NamedTuple
 
 import pytest
 import tiny
 import torch
+from fairseq import metrics
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
@@ -268,6 +270,43 @@ def test_masked_lm_without_a_masked_token_compares_nothing(method, like_cuda, mo
     for key in ("consistency_loss", "asa_loss", "adv_loss"):
         assert log.get(key, torch.zeros(())) == 0
     loss.backward()
+    assert_everything_is_finite(model, loss, log)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_tokens_without_a_label_leave_nothing_undefined(method):
+    """Nor an epoch's meters after such a batch."""
+    kind = "token-classification"
+    model, sample = make(kind)
+    criterion = tiny.criterion(method.name, kind, **method.on)
+    other = criterion(model, sample)[2]
+    loss, sample_size, log = criterion(
+        model, {**sample, "target": torch.full_like(sample["target"], -100)}
+    )
+    assert sample_size == 0
+    loss.backward()
+    assert_everything_is_finite(model, loss, log)
+    with metrics.aggregate(new_root=True) as meters:
+        for each in (log, other):
+            criterion.__class__.reduce_metrics([each])
+    assert all(math.isfinite(value) for value in meters.get_smoothed_values().values())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_row_without_real_tokens_leaves_nothing_undefined(method, sequential):
+    kind = "classification"
+    model, sample = make(kind)
+    sample["net_input"]["src_tokens"][1] = 1
+    criterion = tiny.criterion(method.name, kind, sequential_passes=sequential, **method.on)
+    loss, _, log = criterion(model, sample)
+    loss.backward()
+    assert_everything_is_finite(model, loss, log)
+
+
+def assert_everything_is_finite(model, loss, log):
+    values = [loss, *log.values(), *tiny.gradients(model).values()]
+    assert all(torch.isfinite(torch.as_tensor(value)).all() for value in values)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)

@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from adv_plugins.batch import source_tokens
+from adv_plugins.divergence import bi_kl, kl
 from adv_plugins.fork import hidden_states, resumed
 
 ETA, ALPHA = 0.6, 0.8
@@ -142,6 +143,24 @@ def test_workers_and_resumed_runs_draw_the_same_layers():
 
 def test_the_batches_of_an_update_draw_different_layers():
     assert any(len(set(draws(seed, 3))) > 1 for seed in range(5))
+
+
+def test_its_weight_is_that_of_the_authors_framework():
+    """KL(P||Q) + KL(Q||P) with each target detached has about the gradient of bi-kl, not twice."""
+
+    def gradient(divergence):
+        torch.manual_seed(2)
+        p = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
+        q = (p.detach() + 0.3 * torch.randn(50, 3, dtype=torch.float64)).requires_grad_()
+        divergence(p, q).backward()
+        return torch.cat([p.grad, q.grad]).flatten()
+
+    def framework(p, q):
+        return kl(p.detach(), q) + kl(q.detach(), p)
+
+    theirs, ours = gradient(framework), gradient(bi_kl)
+    assert 0.9 < theirs.dot(ours) / ours.dot(ours) < 1.1
+    assert torch.cosine_similarity(theirs, ours, dim=0) > 0.97
 
 
 def test_the_mean_layer_is_a_meter():

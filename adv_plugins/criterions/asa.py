@@ -63,9 +63,14 @@ class AsaCriterion(WrappingCriterion):
     (masked LM), ``penalty_loss`` (tau L_c) and ``objective`` are in the same units;
     ``masked_proportion`` is the mean over layers, ``masked_layer1`` ... each layer's (Figure 5).
 
+    The players' gradients are clipped apart (``adversary_gnorm``, see ``clipping.py``), and what a masked
+    unit hears has a bound (``masked_attention.py``).
+
     The authors' released code adds the Gumbel noise and subtracts it again, divides by a temperature of
     1e-12, adds a finite -1e4 to the scores of masked units and penalises by tau^2 times the number of
-    kept units.
+    kept units; a masked unit hears the penalty alone. For regression its L_asa is the divergence of two
+    softmaxes over the BATCH, for token labelling a sum over all positions, padding too, divided by the
+    number of sentences. Its RoBERTa has no attention dropout.
 
     Raises:
         ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first

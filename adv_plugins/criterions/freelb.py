@@ -68,7 +68,10 @@ class FreeLBCriterion(WithAsa):
     Meters: ``loss`` (and all of the base's) is the first pass's, on the random start; ``adv_loss`` the
     last pass's; ``objective`` the mean over the K passes; ``perturbation_norm`` the last pass's.
 
-    The authors' released code counts ascents after a first pass, so its ``--adv-steps 3`` is 4 here.
+    The authors' released code counts ascents after a first pass, so its ``--adv-steps 3`` is 4 here. For
+    ranking it departs from the paper: CommonsenseQA's passes use the perturbation BEFORE its projection;
+    QNLI's as ranking starts without the division by sqrt(d) and by both candidates' joint length, and
+    never projects. Here all tasks follow Algorithm 1.
 
     Raises:
         ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first

@@ -6,6 +6,8 @@ from typing import Any, Dict, List, Sequence
 
 from fairseq import metrics
 
+from adv_plugins.batch import at_least_one
+
 
 def log_meters(
     logs: List[Dict[str, Any]], *, losses: Sequence[str] = (), means: Sequence[str] = ()
@@ -20,7 +22,7 @@ def log_meters(
     sentences = sum(log.get("nsentences", 0) for log in logs)
     for key in dict.fromkeys(key for log in logs for key in log):
         if _matches(key, losses):
-            scale, weight, digits = sample_size * math.log(2), sample_size, 3
+            scale, weight, digits = at_least_one(sample_size) * math.log(2), sample_size, 3
         elif _matches(key, means):
             scale, weight, digits = sentences, sentences, 5
         else:

@@ -63,8 +63,10 @@ class RaptCriterion(WithAsa):
     as in the framework that the authors built on; ``--noise-norm-over sentence`` is the other
     reading. sigma cancels in the norm.
 
-    The paper's D is "KL divergence"; its authors' framework takes KL(P||Q) + KL(Q||P), where ``bi-kl``
-    is half of that, so their alpha = 1 is ``--consistency-weight 2`` here.
+    The paper's D is "KL divergence"; its authors' framework takes KL(P||Q) + KL(Q||P), in each of which
+    the target is detached. That is twice the value of ``bi-kl`` but about once its gradient, so their
+    alpha = 1 is ``--consistency-weight 1`` here. Their loss for regression subtracts (B, 1) from (B) and
+    so compares every sentence with every other; no weight reproduces that.
 
     Meters: ``loss`` (and all of the base's) is the clean loss; ``consistency_loss`` and ``objective``
     are in the same units; ``noise_layer`` is the mean of r.

@@ -20,6 +20,7 @@ from fairseq.models.roberta.model import (
 )
 from torch import Tensor, nn
 
+from adv_plugins.batch import at_least_one
 from adv_plugins.checkpointing import computing, plain_forward
 from adv_plugins.divergence import full_precision
 from adv_plugins.masked_attention import masked_attention
@@ -74,7 +75,7 @@ class Adversary(nn.Module):
         allowed = (real_key & ~padding.bool()[:, :, None]).scatter(2, least, False)
         hard = (soft > 0.5).to(soft.dtype)
         mask = torch.where(allowed, hard - soft.detach() + soft, 0.0)
-        real_units = (~padding.bool()).sum(dim=1).to(soft.dtype).pow(2)
+        real_units = at_least_one((~padding.bool()).sum(dim=1)).to(soft.dtype).pow(2)
         return mask, mask.sum(dim=(1, 2)) / real_units
 
 
