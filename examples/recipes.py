@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parent
+sys.path.append(str(EXAMPLES.parent / "scripts"))
+
+from command import UserError, read_json, read_lines, read_text  # noqa: E402
+
+RecipeError = UserError  # what the user asked for cannot be run; the message names the option to change
+
 USER_DIR = EXAMPLES.parent / "adv_plugins"
 
 METHODS = {
@@ -43,8 +49,18 @@ FINE_TUNING_FLAGS = shlex.split(
 )
 
 
-class RecipeError(ValueError):
-    """What the user asked for cannot be run; the message names the option to change."""
+# What the architecture.json of a converted checkpoint may set: the architecture and its sizes.
+ARCHITECTURE_FLAGS = {
+    "--arch",
+    "--activation-fn",
+    "--encoder-attention-heads",
+    "--encoder-embed-dim",
+    "--encoder-ffn-embed-dim",
+    "--encoder-layers",
+    "--layer-norm-epsilon",
+    "--max-positions",
+    "--segments",
+}
 
 
 @dataclass(frozen=True)
@@ -81,15 +97,35 @@ class Start:
         described = checkpoint.with_name("architecture.json") if checkpoint else None
         if described is None or not described.is_file():
             return cls(("--arch", arch or default), checkpoint)
-        facts = json.loads(described.read_text("utf-8"))
-        if arch not in (None, facts["flags"][1]):
-            raise RecipeError(f"--arch {arch}: {described} says {facts['flags'][1]}; leave --arch away")
-        return cls(tuple(facts["flags"]), checkpoint, facts["separators"])
+        flags, separators = read_architecture(described)
+        if arch not in (None, flags[1]):
+            raise RecipeError(f"--arch {arch}: {described} says {flags[1]}; leave --arch away")
+        return cls(flags, checkpoint, separators)
 
     def with_adversaries(self) -> tuple[str, ...]:
         """The flags of the same architecture with ASA's adversaries."""
         option, arch, *sizes = self.flags
         return (option, arch if arch.startswith("asa_") else f"asa_{arch}", *sizes)
+
+
+def read_architecture(path: Path) -> tuple[tuple[str, ...], int]:
+    """The flags of a converted checkpoint's architecture.json, --arch first, and its separators.
+
+    Raises:
+        RecipeError: it holds something else; a flag of it would reach the training unseen.
+    """
+    facts = read_json(path)
+    flags, separators = facts.get("flags"), facts.get("separators")
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise RecipeError(f"{path}: 'flags' is no list of texts")
+    if len(flags) < 2 or len(flags) % 2 or flags[0] != "--arch":
+        raise RecipeError(f"{path}: 'flags' are no pairs of a flag and its value with --arch first")
+    for flag, value in zip(flags[::2], flags[1::2]):
+        if flag not in ARCHITECTURE_FLAGS or value.startswith("-"):
+            raise RecipeError(f"{path}: {flag} {value} is neither the architecture nor a size of it")
+    if separators not in (1, 2):
+        raise RecipeError(f"{path}: 'separators' is {separators!r} instead of 1 or 2")
+    return tuple(flags), separators
 
 
 @dataclass(frozen=True)
@@ -136,6 +172,8 @@ class Recipe:
         updates, warmup = self.updates, self.warmup
         if updates == "-":
             batch = int(self.batch) * self.workers
+            if not count_rows(data):
+                raise RecipeError(f"{data}: no training examples")
             updates = str(math.ceil(count_rows(data) / batch) * int(self.epochs))
         if "." in warmup:
             warmup = str(math.ceil(float(warmup) * int(updates)))
@@ -164,8 +202,13 @@ class Recipe:
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a tab-separated table with a header; ``#`` begins a comment line."""
-    lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
-    return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    lines = [line for line in read_text(path).splitlines() if not line.startswith("#")]
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
+    for row in rows:
+        if None in row:
+            place = " ".join(list(row.values())[:2])
+            raise RecipeError(f"{path}: too many columns in the row of {place}")
+    return rows
 
 
 def load_recipes() -> dict[tuple[str, str], Recipe]:
@@ -173,9 +216,11 @@ def load_recipes() -> dict[tuple[str, str], Recipe]:
     tasks = {row["task"]: row for row in read_table(EXAMPLES / "tasks.tsv")}
     recipes = {}
     for row in read_table(EXAMPLES / "recipes.tsv"):
+        if row["task"] not in tasks:
+            raise RecipeError(f"{EXAMPLES / 'recipes.tsv'}: {row['task']} is no task of tasks.tsv")
         task = tasks[row["task"]]
         facts = {name: task[name] for name in ("fairseq_task", "num_classes", "best")}
-        recipe = Recipe(**row, **facts, task_flags=task["flags"] or "")
+        recipe = Recipe(**row, **facts, task_flags=task["flags"])
         recipes[recipe.task, recipe.method] = recipe
     return recipes
 
@@ -204,11 +249,12 @@ def count_rows(data: Path) -> int:
     """
     raw, index = data / "train.jsonl", data / "input0" / "train.idx"
     if raw.is_file():  # commonsense_qa, which reads the official files
-        with raw.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+        return sum(1 for _, line in read_lines(raw) if line.strip())
     if not index.is_file():
         raise RecipeError(f"{index}: no such file, so {data} is no preprocessed training data")
     with index.open("rb") as file:
         # fairseq's mmap format: 9 bytes of magic, 8 of version, 1 of type, then the count.
-        file.seek(18)
-        return int.from_bytes(file.read(8), "little")
+        header = file.read(26)
+    if len(header) < 26 or not header.startswith(b"MMIDIDX"):
+        raise RecipeError(f"{index}: no index of binary data; preprocess it again")
+    return int.from_bytes(header[18:], "little")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import recipes
-
-sys.path.append(str(recipes.EXAMPLES.parent / "scripts"))
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -93,22 +90,18 @@ def check_dictionary(data: Path, checkpoint: Path | None) -> None:
     """Refuse data whose words are numbered otherwise than the checkpoint's.
 
     Raises:
-        RecipeError: naming both dictionaries.
+        RecipeError: naming both dictionaries, or the folder that has none.
     """
-    ours = next(
-        (path for path in (data / "input0" / "dict.txt", data / "dict.txt") if path.is_file()), None
-    )
+    from write_task import dictionary_of, read_symbols
+
+    ours = dictionary_of(data)
+    if ours is None:
+        raise recipes.RecipeError(
+            f"{data / 'input0' / 'dict.txt'}: no such file, so {data} is no preprocessed data"
+        )
     theirs = checkpoint.with_name("dict.txt") if checkpoint else None
-    if ours is None or theirs is None or not theirs.is_file():
-        return
-    if symbols(ours) != symbols(theirs):
+    if theirs is not None and theirs.is_file() and read_symbols(ours) != read_symbols(theirs):
         raise recipes.RecipeError(
             f"{ours} and {theirs} differ: the data was preprocessed for another model; choose another "
             "--data-bin"
         )
-
-
-def symbols(path: Path) -> list[str]:
-    """The symbols of a dict.txt, without their counts."""
-    with path.open(encoding="utf-8", newline="\n") as file:
-        return [line.rpartition(" ")[0] for line in file]

@@ -64,6 +64,23 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}:{line}: not UTF-8 text ({error.reason})") from error
 
 
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file in UTF-8, numbered from 1, without a byte-order mark.
+
+    They end at line feeds only: texts may hold other breaks. A carriage return stays.
+
+    Raises:
+        UserError: a line is no such text.
+    """
+    with Path(path).open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}:{number}: not UTF-8 text ({error.reason})") from error
+            yield number, line.removesuffix("\n")
+
+
 def read_json(path: str | Path, kind: type = dict) -> Any:
     """A JSON file that holds an object (or, by ``kind``, an array).
 

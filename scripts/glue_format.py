@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-
-class GlueError(ValueError):
-    """A GLUE file, or what the user asked to do with it, is not as it should be."""
+from command import UserError, read_lines
 
 
 @dataclass(frozen=True)
@@ -134,40 +132,31 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """One file: `inputs[i][row]` is the text of input i; `labels` is None in an unlabelled file."""
+    """One file: `inputs[i][row]` is the text of input i; `labels` is None in an unlabelled file.
+
+    Of two kinds of lines a user is told how many there are: `skipped_lines`, which are no examples, and
+    `mended_lines`, whose fault the reader could put right.
+    """
 
     path: Path
     inputs: tuple[list[str], ...]
     labels: list[str] | None
     lines: list[int]
     skipped_lines: list[int]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines, ended by line feeds only: the texts may hold other Unicode breaks.
-
-    A carriage return before the line feed stays; `rows` strips it with the other white space.
-    """
-    with path.open("rb") as handle:
-        for number, raw in enumerate(handle, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise GlueError(f"{path}:{number}: not UTF-8 text ({error.reason})") from None
-            yield number, line.removesuffix("\n")
+    mended_lines: list[int] = field(default_factory=list)
 
 
 def _check_label(task: GlueTask, label: str, place: str) -> None:
     if not task.regression:
         if label not in task.labels:
-            raise GlueError(f"{place}: bad label {label!r}; {task.name} has {', '.join(task.labels)}")
+            raise UserError(f"{place}: bad label {label!r}; {task.name} has {', '.join(task.labels)}")
         return
     try:
         score = float(label)
     except ValueError:
         score = math.nan
     if not 0 <= score <= MAXIMUM_SCORE:
-        raise GlueError(
+        raise UserError(
             f"{place}: bad score {label!r}; {task.name} has numbers from 0 to {MAXIMUM_SCORE:g}"
         )
 
@@ -180,10 +169,12 @@ def _positions(
     for name in wanted:
         if name not in columns:
             found = ", ".join(columns)
-            raise GlueError(
+            raise UserError(
                 f"{place}: no column {name!r} in the header ({found[:200]}); "
                 f"is this the official {task.name} file?"
             )
+        if columns.count(name) > 1:
+            raise UserError(f"{place}: the column {name!r} is there {columns.count(name)} times")
     label = columns.index(task.label) if task.label in columns else None
     return [columns.index(name) for name in task.inputs], label
 
@@ -194,12 +185,14 @@ def rows(path: Path, task: GlueTask, *, test: bool, skipped: list[int]) -> Itera
     Texts are stripped as fairseq's own encoder script strips its lines. Numbers of dropped lines
     (QQP only, see `GlueTask.skip_misshapen_rows`) are appended to `skipped`.
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     if task.columns_without_header and not test:
         columns = list(task.columns_without_header)
         place = f"{path}:1"
     else:
         number, header = next(lines, (1, ""))
+        if not header.strip():
+            raise UserError(f"{path}:{number}: no header; the file has no rows")
         columns = [name.strip() for name in header.split("\t")]
         place = f"{path}:{number}"
     inputs, label = _positions(task, columns, not test, place)
@@ -210,7 +203,7 @@ def rows(path: Path, task: GlueTask, *, test: bool, skipped: list[int]) -> Itera
             if task.skip_misshapen_rows and not test:
                 skipped.append(number)
                 continue
-            raise GlueError(
+            raise UserError(
                 f"{place}: {len(fields)} columns instead of {len(columns)}; "
                 f"is this the official {task.name} file?"
             )
@@ -221,13 +214,13 @@ def rows(path: Path, task: GlueTask, *, test: bool, skipped: list[int]) -> Itera
 
 
 def read_split(path: Path, task: GlueTask, *, test: bool = False) -> Split:
-    """Read and check one whole file; raises GlueError on the first fault."""
+    """Read and check one whole file; raises UserError on the first fault."""
     if not path.is_file():
-        raise GlueError(f"{path}: no such file; {task.name} needs it")
+        raise UserError(f"{path}: no such file; {task.name} needs it")
     skipped: list[int] = []
     found = list(rows(path, task, test=test, skipped=skipped))
     if not found:
-        raise GlueError(f"{path}:1: the file has no rows")
+        raise UserError(f"{path}:1: the file has no rows")
     inputs = tuple([row.inputs[index] for row in found] for index in range(len(task.inputs)))
     labels = [row.label for row in found if row.label is not None]
     return Split(path, inputs, labels or None, [row.line for row in found], skipped)

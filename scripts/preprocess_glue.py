@@ -10,17 +10,19 @@ complete.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glue_format import MAXIMUM_SCORE, TASKS, GlueError, GlueTask, Split, read_split
+from command import UserError, one_line_errors
+from glue_format import MAXIMUM_SCORE, TASKS, GlueTask, Split, read_split
 from tokenizer_options import add_tokenizer_options, load_encoder
 from write_task import (
-    complete_folder,
+    check_target,
     count_labels,
+    files,
     load_label_dictionary,
+    read_symbols,
     write_inputs,
     write_labels,
 )
@@ -71,7 +73,7 @@ def read_task(glue_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> d
     """Read one task's files, keyed by fairseq's split names; without `splits`, test is optional."""
     folder = glue_dir / task.name
     if not folder.is_dir():
-        raise GlueError(f"{folder}: no such folder; --glue-dir must hold a folder {task.name}")
+        raise UserError(f"{folder}: no such folder; --glue-dir must hold a folder {task.name}")
     data = {}
     for split in splits or SPLITS:
         for name, file_name in task.files(split).items():
@@ -79,19 +81,11 @@ def read_task(glue_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> d
             if splits is None and split == "test" and not path.is_file():
                 continue
             if not path.is_file():
-                raise GlueError(
+                raise UserError(
                     f"{path}: no such file; {task.name} needs it (--splits chooses other splits)"
                 )
             data[name] = read_split(path, task, test=split == "test")
     return data
-
-
-def check_output(out_dir: Path, task: GlueTask, *, overwrite: bool) -> Path:
-    """Return the folder to write, after making sure that it may be written."""
-    target = out_dir / f"{task.name}-bin"
-    if target.exists() and not overwrite:
-        raise GlueError(f"{target}: exists already; pass --overwrite to replace it")
-    return target
 
 
 def label_source(
@@ -106,13 +100,13 @@ def label_source(
         return None
     if label_dict is not None:
         if not label_dict.is_file():
-            raise GlueError(f"{label_dict}: no such file (--label-dict)")
+            raise UserError(f"{label_dict}: no such file (--label-dict)")
         return label_dict
     if "train" in data:
         return data["train"].labels
     path = glue_dir / task.name / "train.tsv"
     if not path.is_file():
-        raise GlueError(
+        raise UserError(
             f"{path}: no such file, so {task.name}'s labels cannot be numbered; pass --label-dict "
             "with the label/dict.txt of the data that the model is trained on"
         )
@@ -121,18 +115,18 @@ def label_source(
 
 def check_labels_known(data: dict[str, Split], label_dict: Path) -> None:
     """Refuse a label that fairseq would silently store as unknown."""
-    known = {line.rsplit(" ", 1)[0] for line in label_dict.read_text("utf-8").splitlines()}
+    known = set(read_symbols(label_dict))
     for split in data.values():
         for line, label in zip(split.lines, split.labels or [], strict=False):
             if label not in known:
-                raise GlueError(f"{split.path}:{line}: label {label!r} is not in {label_dict}")
+                raise UserError(f"{split.path}:{line}: label {label!r} is not in {label_dict}")
 
 
 def check_task(
     arguments: argparse.Namespace, task: GlueTask
 ) -> tuple[dict[str, Split], Path | list[str] | None]:
     """Read one task and find every fault that can be found before writing."""
-    check_output(arguments.out_dir, task, overwrite=arguments.overwrite)
+    check_target(arguments.out_dir / f"{task.name}-bin", overwrite=arguments.overwrite)
     data = read_task(arguments.glue_dir, task, arguments.splits)
     labels = label_source(arguments.glue_dir, task, data, arguments.label_dict)
     if isinstance(labels, Path):
@@ -152,8 +146,8 @@ def write_scores(folder: Path, data: dict[str, Split]) -> None:
 def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncoder) -> Path:
     """Write one task's folder beside its place, then move it there."""
     data, labels = check_task(arguments, task)
-    target = check_output(arguments.out_dir, task, overwrite=arguments.overwrite)
-    with complete_folder(target) as partial:
+    target = arguments.out_dir / f"{task.name}-bin"
+    with files.folder_beside(target, overwrite=arguments.overwrite) as partial:
         if task.regression:
             write_scores(partial / "label", data)
         elif isinstance(labels, Path):
@@ -180,20 +174,14 @@ def run(arguments: argparse.Namespace) -> list[Path]:
     tasks = [TASKS[name] for name in names]
     for task in tasks:
         check_task(arguments, task)
-
-    try:
-        encoder = load_encoder(arguments)
-    except ValueError as error:
-        raise GlueError(str(error)) from error
+    encoder = load_encoder(arguments)
     return [preprocess(arguments, task, encoder) for task in tasks]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the input is one line, not a traceback."""
-    try:
+    with one_line_errors("preprocess_glue.py"):
         run(parse_arguments(argv))
-    except GlueError as error:
-        sys.exit(f"preprocess_glue.py: error: {error}")
 
 
 if __name__ == "__main__":

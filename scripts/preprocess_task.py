@@ -9,15 +9,14 @@ checked before anything is written, and a folder appears under its name only whe
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from task_formats import TASKS, Format, TaskError
+from command import UserError, one_line_errors, read_lines
+from task_formats import TASKS, Format
 from tokenizer_options import add_tokenizer_options, load_encoder
-from write_task import complete_folder, fixed_labels, write_inputs, write_labels
+from write_task import check_target, files, fixed_labels, write_inputs, write_labels
 
 if TYPE_CHECKING:
     from binarize import TextEncoder
@@ -53,17 +52,24 @@ def check(arguments: argparse.Namespace, task: Format) -> Mapping[str, Split]:
     """Read one task and find every fault that can be found before writing.
 
     Raises:
-        TaskError: naming the file, or the option to change.
+        UserError: naming the file, or the option to change.
     """
-    target = arguments.out_dir / f"{task.name}-bin"
-    if target.exists() and not arguments.overwrite:
-        raise TaskError(f"{target}: exists already; pass --overwrite to replace it")
+    check_target(arguments.out_dir / f"{task.name}-bin", overwrite=arguments.overwrite)
     if task.kind == "raw" and arguments.bpe_dir is None:
-        raise TaskError(
+        raise UserError(
             f"fairseq's task for {task.name} knows GPT-2's BPE only (--bpe-dir); "
             f"take --task {task.name}-ranking"
         )
-    return task.read(task.find(arguments.data_dir))
+    data = task.read(task.find(arguments.data_dir))
+    for name, split in data.items():
+        if split.labels is None and not name.startswith("test"):
+            raise UserError(f"{split.path}: no row has a label, and only test rows may have none")
+    return data
+
+
+def rows_of(path: Path) -> str:
+    """A file of JSON lines without what fairseq's reader dies of: empty lines, a byte-order mark."""
+    return "".join(f"{line}\n" for _, line in read_lines(path) if line.strip())
 
 
 def write_choice(folder: Path, data: Mapping[str, Split]) -> None:
@@ -115,11 +121,11 @@ def preprocess(arguments: argparse.Namespace, task: Format, encoder: TextEncoder
     """Write one task's folder."""
     data = check(arguments, task)
     target = Path(arguments.out_dir) / f"{task.name}-bin"
-    with complete_folder(target) as partial:
+    with files.folder_beside(target, overwrite=arguments.overwrite) as partial:
         if task.kind == "raw":
             encoder.dictionary.save(str(partial / "dict.txt"))
             for name, split in data.items():
-                shutil.copyfile(split.path, partial / f"{name}.jsonl")
+                files.write_text(partial / f"{name}.jsonl", rows_of(split.path))
         elif task.kind == "entities":
             write_entities(partial, data, encoder, task)
         else:
@@ -133,6 +139,11 @@ def preprocess(arguments: argparse.Namespace, task: Format, encoder: TextEncoder
     for split in data.values():
         if split.skipped_lines:
             print(f"{split.path}: {len(split.skipped_lines)} rows have no partner and are left out")
+        if split.mended_lines:
+            print(
+                f"{split.path}: {len(split.mended_lines)} rows give another place of the "
+                f"pronoun than its own: mended (first: line {split.mended_lines[0]})"
+            )
     counts = ", ".join(f"{name} {len(split.lines)}" for name, split in data.items())
     print(f"{target}: {counts}")
     return target
@@ -142,24 +153,19 @@ def run(arguments: argparse.Namespace) -> list[Path]:
     """Check every task, then write every task.
 
     Raises:
-        TaskError: see :func:`check`.
+        UserError: see :func:`check`.
     """
     tasks = [TASKS[name] for name in dict.fromkeys(arguments.task)]
     for task in tasks:
         check(arguments, task)
-    try:
-        encoder = load_encoder(arguments)
-    except ValueError as error:
-        raise TaskError(str(error)) from error
+    encoder = load_encoder(arguments)
     return [preprocess(arguments, task, encoder) for task in tasks]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the input is one line, not a traceback."""
-    try:
+    with one_line_errors("preprocess_task.py"):
         run(parse_arguments(argv))
-    except TaskError as error:
-        sys.exit(f"preprocess_task.py: error: {error}")
 
 
 if __name__ == "__main__":

@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import random
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command import UserError, one_line_errors, read_lines
 from tokenizer_options import add_tokenizer_options, load_encoder
+from write_task import check_target, files
 
 if TYPE_CHECKING:
     from binarize import Indices, TextEncoder
 
 BATCH_SIZE = 4096
 SEED = 1  # of the choice of the validation documents
-
-
-class TextError(ValueError):
-    """The request cannot be fulfilled; the message says why."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,9 +55,9 @@ def read_documents(paths: Sequence[Path]) -> Iterator[list[str]]:
     Where blank lines part them, an empty sentence follows each; it becomes a lone end symbol, what
     fairseq takes for the border between documents.
     """
-    has_documents = any(not line for line in read_lines(paths))
+    has_documents = any(not line for line in stripped_lines(paths))
     document: list[str] = []
-    for line in itertools.chain(read_lines(paths), [""]):
+    for line in itertools.chain(stripped_lines(paths), [""]):
         if line and has_documents:
             document.append(line)
         elif line:
@@ -72,12 +67,11 @@ def read_documents(paths: Sequence[Path]) -> Iterator[list[str]]:
             document = []
 
 
-def read_lines(paths: Sequence[Path]) -> Iterator[str]:
+def stripped_lines(paths: Sequence[Path]) -> Iterator[str]:
     """The stripped lines of all files, as of one."""
     for path in paths:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield line.strip()
+        for _, line in read_lines(path):
+            yield line.strip()
 
 
 def split_documents(arguments: argparse.Namespace, split: str) -> Iterator[list[str]]:
@@ -103,16 +97,15 @@ def check(arguments: argparse.Namespace) -> None:
     """Find every fault that can be found before writing.
 
     Raises:
-        TextError: naming the file or the option.
+        UserError: naming the file or the option.
     """
     for path in (*arguments.text, *(arguments.valid or ())):
         if not path.is_file():
-            raise TextError(f"{path}: no such file")
-    if arguments.out_dir.exists() and not arguments.overwrite:
-        raise TextError(f"{arguments.out_dir}: exists already; pass --overwrite to replace it")
+            raise UserError(f"{path}: no such file")
+    check_target(arguments.out_dir, overwrite=arguments.overwrite)
     for split in ("train", "valid"):
         if next(split_documents(arguments, split), None) is None:
-            raise TextError(
+            raise UserError(
                 f"no document is left for {split}: choose another --valid-share than "
                 f"{arguments.valid_share}, or give --valid"
             )
@@ -121,35 +114,23 @@ def check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> Path:
     """Write the folder beside its place, then move it there."""
     check(arguments)
-    try:
-        encoder = load_encoder(arguments)
-    except ValueError as error:
-        raise TextError(str(error)) from error
+    encoder = load_encoder(arguments)
     from binarize import write_split
 
     target = arguments.out_dir
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with files.folder_beside(target, overwrite=arguments.overwrite) as partial:
         encoder.dictionary.save(str(partial / "dict.txt"))
         for split in ("train", "valid"):
             sequences = encode(split_documents(arguments, split), encoder)
             tokens = write_split(partial, split, sequences, len(encoder.dictionary))
             print(f"{target}: {split} {tokens} tokens", flush=True)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the input is one line, not a traceback."""
-    try:
+    with one_line_errors("preprocess_text.py"):
         run(parse_arguments(argv))
-    except TextError as error:
-        sys.exit(f"preprocess_text.py: error: {error}")
 
 
 if __name__ == "__main__":

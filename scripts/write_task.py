@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from command import UserError, read_lines
+
+# Appended, so that an installed copy wins and a checkout that is not installed works as well.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from fairseq_compat import files  # noqa: E402, F401 - the preprocessing scripts take it from here
 
 if TYPE_CHECKING:
     from binarize import Indices, TextEncoder
@@ -16,18 +21,39 @@ if TYPE_CHECKING:
 BATCH_SIZE = 4096
 
 
-@contextlib.contextmanager
-def complete_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` to write into; it takes its place when the context ends well."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def dictionary_of(folder: Path) -> Path | None:
+    """The dict.txt of the words in a folder of preprocessed data; None: it is no such folder."""
+    files = (folder / "input0" / "dict.txt", folder / "dict.txt")
+    return next((path for path in files if path.is_file()), None)
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that must not be written.
+
+    Raises:
+        UserError: it is there and may not give way, or is not what the preprocessing has made.
+    """
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{target}: exists already; pass --overwrite to replace it")
+    if not target.is_dir() or (dictionary_of(target) is None and any(target.iterdir())):
+        raise UserError(f"{target}: no folder of preprocessed data, so --overwrite leaves it alone")
+
+
+def read_symbols(path: Path) -> list[str]:
+    """The symbols of a dict.txt, without their counts.
+
+    Raises:
+        UserError: naming the line that is no symbol and a count.
+    """
+    found = []
+    for number, line in read_lines(path):
+        symbol, _, count = line.rstrip().removesuffix(" #fairseq:overwrite").rpartition(" ")
+        if not count.isdecimal():
+            raise UserError(f"{path}:{number}: not a symbol and its count: {line[:80]!r}")
+        found.append(symbol)
+    return found
 
 
 def encode(encoder: TextEncoder, texts: Sequence[str], progress: Any) -> Iterator[Indices]:

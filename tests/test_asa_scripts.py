@@ -78,6 +78,7 @@ def test_a_text_without_blank_lines_is_held_out_by_the_line(preprocess):
 
 def test_pre_training_command_is_the_papers(tmp_path, capsys):
     (tmp_path / "model.pt").touch()
+    (tmp_path / "dict.txt").write_text("a 1\n")
     options = [f"--data-bin={tmp_path}", "--print-only", "--batch=32", "--precision=fp32"]
     start = f"--checkpoint={tmp_path / 'model.pt'}"
     command = pretrain.make_command(pretrain.parse_arguments([start, *options]))
@@ -90,10 +91,50 @@ def test_pre_training_command_is_the_papers(tmp_path, capsys):
     assert cfg.lr_scheduler.warmup_updates == 1200 and cfg.optimization.lr == [2e-5]
     assert cfg.checkpoint.finetune_from_model == str(tmp_path / "model.pt")
 
-    assert pretrain.main([f"--checkpoint={tmp_path / 'no.pt'}", *options]) == 2
-    assert "no such checkpoint" in capsys.readouterr().err
-    assert pretrain.main([start, *options, "--batch=30"]) == 2
-    assert "does not divide" in capsys.readouterr().err
+    for request, message in (
+        ([f"--checkpoint={tmp_path / 'no.pt'}"], "no such checkpoint"),
+        ([start, "--batch=30"], "does not divide"),
+        ([start, "--", "--criterion", "masked_lm"], "give --method plain"),
+    ):
+        with pytest.raises(SystemExit, match=rf"^pretrain.py: error: .*{message}"):
+            pretrain.main([*options, *request])
+
+
+def test_pre_training_without_the_adversary_is_the_papers_baseline(tmp_path):
+    """Its settings, the plain criterion and the plain architecture; another criterion may follow."""
+    (tmp_path / "dict.txt").write_text("a 1\n")
+    options = ["--from-scratch", f"--data-bin={tmp_path}", "--precision=fp32", "--method=plain"]
+    found = [
+        training.parse(pretrain.make_command(pretrain.parse_arguments([*options, *more]))[1:])
+        for more in ((), ("--", "--criterion", "freelb_criterion", "--adv-steps", "2"))
+    ]
+    assert [cfg.criterion._name for cfg in found] == ["masked_lm", "freelb_criterion"]
+    assert found[0].model.arch == "roberta_base" and found[0].optimization.max_update == 20_000
+    assert found[0].checkpoint.save_dir == "checkpoints/pretraining/plain"
+
+
+def test_pre_training_text_takes_the_checkpoints_tokenizer_or_the_one_that_is_given(tmp_path):
+    characters = [*"abc", "##b"]
+    for folder in ("beside", "other"):
+        (tmp_path / folder).mkdir()
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
+        (tmp_path / folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+        characters.reverse()
+    (tmp_path / "beside" / "model.pt").touch()
+    dictionary = "".join(f"{token} 100\n" for token in ("[CLS]", *"abc", "##b"))
+    text = tmp_path / "text.txt"
+    text.write_text("ab c\n" * 50)
+    own = ("--checkpoint", tmp_path / "beside" / "model.pt", "--text", text, "--print-only")
+    request = [*map(str, own), f"--data-bin={tmp_path / 'bin'}", "--precision=fp32"]
+    pretrain.make_command(pretrain.parse_arguments(request))
+    ours = (tmp_path / "bin" / "dict.txt").read_text()
+    assert [line.split()[0] for line in ours.splitlines()][-4:] == [*"abc", "##b"]
+    assert dictionary.splitlines()[1:] == ours.splitlines()[-4:]
+    (tmp_path / "beside" / "dict.txt").write_text(ours)
+    request[-2] = f"--data-bin={tmp_path / 'second'}"
+    with pytest.raises(ValueError, match="preprocessed for another model"):
+        other = f"--wordpiece={tmp_path / 'other'}"
+        pretrain.make_command(pretrain.parse_arguments([*request, other]))
 
 
 @pytest.fixture(scope="module")

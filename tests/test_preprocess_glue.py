@@ -9,12 +9,13 @@ import binarize
 import numpy as np
 import preprocess_glue
 import pytest
+from command import UserError
 from fairseq import options
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq_cli import preprocess as fairseq_preprocess
-from glue_format import TASKS, GlueError, read_split
+from glue_format import TASKS, read_split
 from tokenizers import ByteLevelBPETokenizer
 
 ODD_TEXTS = [
@@ -327,7 +328,7 @@ def test_bad_input_stops_before_writing(
         write_lines(tmp_path / "CoLA" / "train.tsv", ["a\t1\t\tOne.", "a\t0\t*\tTwo.", "a\t\t\tThree."])
     else:
         spoil(tmp_path, name, fault)
-    with pytest.raises(GlueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         run(tmp_path, bpe_dir, tmp_path / "out", "--task", "WNLI", name)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -337,7 +338,10 @@ def test_existing_output_is_kept_unless_told(tmp_path: Path, bpe_dir: Path) -> N
     write_official(tmp_path, "RTE")
     kept = tmp_path / "RTE-bin" / "kept"
     write_lines(kept, ["mine"])
-    with pytest.raises(GlueError, match="--overwrite"):
+    with pytest.raises(UserError, match="no folder of preprocessed data"):
+        run(tmp_path, bpe_dir, tmp_path, "--task", "RTE", "--overwrite")
+    write_lines(kept.parent / "input0" / "dict.txt", ["a 1"])
+    with pytest.raises(UserError, match="--overwrite"):
         run(tmp_path, bpe_dir, tmp_path, "--task", "RTE")
     assert kept.exists()
     run(tmp_path, bpe_dir, tmp_path, "--task", "RTE", "--overwrite")
@@ -351,13 +355,13 @@ def test_splits_without_train_need_a_label_dictionary(tmp_path: Path, bpe_dir: P
     (tmp_path / "QNLI" / "train.tsv").unlink()
     write_lines(tmp_path / "dict.txt", ["not_entailment 2", "entailment 1"])
     arguments = ["--task", "QNLI", "--splits", "valid", "test"]
-    with pytest.raises(GlueError, match="--label-dict"):
+    with pytest.raises(UserError, match="--label-dict"):
         run(tmp_path, bpe_dir, tmp_path, *arguments)
     run(tmp_path, bpe_dir, tmp_path, *arguments, "--label-dict", tmp_path / "dict.txt")
     stored = np.fromfile(tmp_path / "QNLI-bin" / "label" / "valid.bin", dtype=np.uint16)
     assert stored.tolist() == [5, 2, 4, 2]
     write_lines(tmp_path / "dict.txt", ["0 2", "1 1"])
-    with pytest.raises(GlueError, match=r"dev\.tsv:2: label 'entailment' is not in"):
+    with pytest.raises(UserError, match=r"dev\.tsv:2: label 'entailment' is not in"):
         run(tmp_path, bpe_dir, tmp_path / "out", *arguments, "--label-dict", tmp_path / "dict.txt")
     assert not (tmp_path / "out").exists()
 

@@ -1,6 +1,7 @@
 """The tasks beside GLUE: from the official files to what fairseq's tasks read."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,10 +11,11 @@ import preprocess_task
 import pytest
 import recipes
 import training
+from command import UserError
 from fairseq import tasks
 from fairseq.data import Dictionary, indexed_dataset
 from glue_format import TASKS as GLUE_TASKS
-from task_formats import TASKS, TaskError, pairs
+from task_formats import TASKS, pairs
 
 WORDPIECE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -302,18 +304,195 @@ def test_words_have_their_label_on_the_first_subword(binary):
 def test_faults_are_named_and_nothing_is_written(task, file, content, message, tmp_path, vocabulary):
     root = write_official(tmp_path / "data")
     text(root / task / file, content) if not file.startswith("..") else text(root / file[3:], content)
-    with pytest.raises(TaskError, match=message):
+    with pytest.raises(UserError, match=message):
         preprocess(root, vocabulary, tmp_path / "out", "IMDB", task)
     assert not (tmp_path / "out").exists()
 
 
+NO_TEXT = "is null, not a text"
+COMMONSENSE = "train_rand_split.jsonl"
+
+
+def without(row, *names):
+    """A question whose entry is null."""
+    row = json.loads(json.dumps(row))
+    place = row
+    for name in names[:-1]:
+        place = place[name]
+    place[names[-1]] = None
+    return json.dumps(row)
+
+
+@pytest.mark.parametrize(
+    "task,file,content,message",
+    [
+        (
+            "TNEWS",
+            "train.json",
+            '{"label": 102, "sentence": "a"}\n{"sentence": "b"}\n',
+            "train.json:2: no label, but line 1 has one",
+        ),
+        ("TNEWS", "train.json", '{"sentence": "b"}\n', "train.json: no row has a label"),
+        ("TNEWS", "dev.json", '{"label": 102, "sentence": null}\n', f"dev.json:1: .*{NO_TEXT}"),
+        ("TNEWS", "dev.json", '{"label": 102, "sentence": 3}\n', "'sentence' is 3, not a text"),
+        ("ANLI", "R1/dev.jsonl", '{"label": "n", "context": null, "hypothesis": "b"}\n', NO_TEXT),
+        ("ANLI", "R1/dev.jsonl", '{"label": null, "context": "a", "hypothesis": "b"}\n', NO_TEXT),
+        (
+            "ARC-Easy",
+            "ARC-Easy-Dev.jsonl",
+            without(question("a", "bc", "A"), "question", "choices", 0, "text"),
+            f"ARC-Easy-Dev.jsonl:1: 'text' {NO_TEXT}",
+        ),
+        ("ARC-Easy", "ARC-Easy-Dev.jsonl", '{"question": "a"}', "is \"a\", not a object"),
+        ("ARC-Easy", "ARC-Easy-Dev.jsonl", json.dumps(question("a", "bc", "A", "AA")), "have one label"),
+        ("CommonsenseQA-ranking", COMMONSENSE, without(question("a", "bcdef", "A"), "question", "stem"),
+         f"{COMMONSENSE}:1: 'stem' {NO_TEXT}"),
+        ("CommonsenseQA-ranking", COMMONSENSE, json.dumps(question("a", "bcdef", "1", "12345")),
+         "1, 2, 3, 4, 5 instead of A to E"),
+        ("CommonsenseQA-ranking", COMMONSENSE, without(question("a", "bcdef", "A"), "answerKey"),
+         "the answerKey is None"),
+        ("DREAM", "dev.json", '[[["a", null], [], "id"]]', f"dialogue 1: turn 2 {NO_TEXT}"),
+        ("DREAM", "dev.json", '[["a", [], "id"]]', "dialogue 1: its first part is \"a\", not a list"),
+        ("DREAM", "dev.json", "{}", "dev.json: holds a JSON dict, not list"),
+        (
+            "HellaSwag",
+            "hellaswag_val.jsonl",
+            '{"ctx": "a", "endings": ["b", null, "c", "d"], "label": 1}',
+            f"hellaswag_val.jsonl:1: ending 2 {NO_TEXT}",
+        ),
+        ("WSC", "val.jsonl", without(wsc("a it c", "x", 1, "it", True), "text"), NO_TEXT),
+        ("WSC", "val.jsonl", without(wsc("a it c", "x", 1, "it", True), "target", "span1_text"), NO_TEXT),
+        ("WSC", "val.jsonl", json.dumps(wsc("a it c", "x", 1, "it", 1)), "'label' is 1, not a true"),
+        ("WSC", "val.jsonl", json.dumps(wsc("a it c", "x", "1", "it", True)), "not a whole number"),
+        (
+            "WSC",
+            "val.jsonl",
+            f"{json.dumps(wsc('a it c', 'x', 1, 'it', True))}\n"
+            f"{json.dumps(wsc('a it c', 'y', 1, 'it', None))}\n",
+            "val.jsonl:2: no label, but line 1 has one",
+        ),
+        ("IMDB", "train/pos/0_1.txt", " \n", "0_1.txt: the review is empty"),
+        ("PAWS-QQP", "train.tsv", "id\tsentence1\tsentence2\tlabel\n1\tb'a', 1\tb\t0\n", "not a literal"),
+        ("QNLI-ranking", "../QNLI/dev.tsv", "", "dev.tsv:1: no header"),
+    ],
+)  # fmt: skip
+def test_what_would_be_wrong_in_silence_is_named(task, file, content, message, tmp_path, vocabulary):
+    root = write_official(tmp_path / "data")
+    text(root / task.removesuffix("-ranking") / file.removeprefix("../QNLI/"), content)
+    with pytest.raises(UserError, match=message):
+        preprocess(root, vocabulary, tmp_path / "out", task)
+    assert not (tmp_path / "out").exists()
+
+
+TEXT_FILES = {
+    "TNEWS": "train.json",
+    "IFLYTEK": "dev.json",
+    "AG-News": "train.csv",
+    "IMDB": "train/pos/3_1.txt",
+    "ANLI": "R3/train.jsonl",
+    "PAWS-QQP": "dev_and_test.tsv",
+    "ARC-Easy": "ARC-Easy-Train.jsonl",
+    "DREAM": "train.json",
+    "HellaSwag": "hellaswag_val.jsonl",
+    "CommonsenseQA-ranking": COMMONSENSE,
+    "QNLI-ranking": "train.tsv",
+    "WSC": "val.jsonl",
+    "WNUT-17": "wnut17train.conll",
+}
+
+
+@pytest.mark.parametrize("task", TEXT_FILES)
+def test_every_reader_names_the_line_that_is_not_utf8(task, tmp_path, vocabulary):
+    root = write_official(tmp_path / "data")
+    path = root / task.removesuffix("-ranking") / TEXT_FILES[task]
+    lines_ = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines_[:-1], b"caf\xe9 ", lines_[-1]]))
+    with pytest.raises(UserError, match=rf"{path.name}:{len(lines_)}: not UTF-8 text"):
+        preprocess(root, vocabulary, tmp_path / "out", task)
+    path.write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(UserError, match=path.name):
+        preprocess(root, vocabulary, tmp_path / "out", task)
+
+
+@pytest.mark.parametrize("task", TEXT_FILES)
+def test_a_byte_order_mark_is_no_part_of_the_first_text(task, binary, tmp_path, vocabulary):
+    root = write_official(tmp_path / "data")
+    path = root / task.removesuffix("-ranking") / TEXT_FILES[task]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    preprocess(root, vocabulary, tmp_path / "out", task)
+    assert contents(tmp_path / "out" / f"{task}-bin") == contents(binary / f"{task}-bin")
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_raw_rows_are_what_fairseqs_reader_can_read(official, real_data, tmp_path):
+    """It takes every line for JSON."""
+    root = write_official(tmp_path / "data")
+    path = root / "CommonsenseQA" / COMMONSENSE
+    sound = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + sound + b"\n \n" + sound.rstrip())
+    preprocess(root, real_data / "gpt2_bpe", tmp_path, "CommonsenseQA", flag="--bpe-dir")
+    assert (tmp_path / "CommonsenseQA-bin" / "train.jsonl").read_bytes() == sound * 2
+
+
+def test_fields_of_a_csv_file_may_be_long(tmp_path, vocabulary):
+    root = write_official(tmp_path / "data")
+    path = root / "AG-News" / "test.csv"
+    text(path, f'"4","x","{"y " * 100_000}"\n')
+    preprocess(root, vocabulary, tmp_path / "out", "AG-News")
+    (found,) = sentences(tmp_path / "out" / "AG-News-bin", "input0", "test")
+    assert len(found) == 100_001
+
+
+def test_pronouns_off_by_a_word_are_mended_and_counted(tmp_path, vocabulary, capsys):
+    root = write_official(tmp_path / "data")
+    sentence = "The cup does not fit in  the bag because It, they say, is too big."
+    places = {9: "It", 10: "it,", 8: "it"}  # by words, by the spaces between them, one too few
+    nouns = ("The cup", "the bag.", "the\nfox")
+    rows = [wsc(sentence, *row, noun == "The cup") for row, noun in zip(places.items(), nouns)
+            for row in [(noun, *row)]]  # fmt: skip
+    lines(root / "WSC" / "val.jsonl", *rows)
+    preprocess(root, vocabulary, tmp_path / "out", "WSC")
+    assert "val.jsonl: 2 rows give another place of the pronoun than its own: mended (first: line 2)" in (
+        capsys.readouterr().out
+    )
+    folder = tmp_path / "out" / "WSC-bin"
+    found = [sentences(folder, f"input{i}", "valid") for i in (1, 2)]
+    assert all("because_,theysay" in context for context in sentences(folder, "input0", "valid"))
+    wrong = {pair[1 - label] for label, *pair in zip(choice_labels(folder, "valid"), *found)}
+    assert {text_.partition("because")[2] for text_ in wrong} == {
+        "thebag,theysay,istoobig.",
+        "thefox,theysay,istoobig.",
+    }
+
+
+def test_an_interrupted_replacement_leaves_the_old_folder(official, vocabulary, tmp_path, monkeypatch):
+    preprocess(official, vocabulary, tmp_path, "DREAM")
+    before = contents(tmp_path / "DREAM-bin")
+    # what a killed process with this one's number had left before names were drawn
+    (tmp_path / f".DREAM-bin.{os.getpid()}").mkdir()
+    request = ["--data-dir", str(official), "--wordpiece", str(vocabulary), "--out-dir", str(tmp_path)]
+    arguments = preprocess_task.parse_arguments([*request, "--task", "DREAM", "--overwrite"])
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess_task, "write_choice", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            preprocess_task.run(arguments)
+    assert contents(tmp_path / "DREAM-bin") == before
+    preprocess_task.run(arguments)
+    assert contents(tmp_path / "DREAM-bin") == before
+
+
 def test_missing_folders_files_and_other_requests(official, vocabulary, tmp_path):
-    with pytest.raises(TaskError, match="--data-dir must hold it"):
+    with pytest.raises(UserError, match="--data-dir must hold it"):
         preprocess(tmp_path, vocabulary, tmp_path / "out", "DREAM")
-    with pytest.raises(TaskError, match="take --task CommonsenseQA-ranking"):
+    with pytest.raises(UserError, match="take --task CommonsenseQA-ranking"):
         preprocess(official, vocabulary, tmp_path / "out", "CommonsenseQA")
     preprocess(official, vocabulary, tmp_path / "out", "DREAM")
-    with pytest.raises(TaskError, match="pass --overwrite"):
+    with pytest.raises(UserError, match="pass --overwrite"):
         preprocess(official, vocabulary, tmp_path / "out", "DREAM")
     command = [sys.executable, preprocess_task.__file__, "--data-dir", str(tmp_path)]
     command += ["--wordpiece", str(vocabulary), "--out-dir", str(tmp_path), "--task", "WSC"]

@@ -17,7 +17,8 @@ from demo import grammar
 
 RECIPES = recipes.load_recipes()
 SOURCES = {
-    *("RoBERTa", "R-AT", "FreeLB", "FreeLB-u", "FreeLB-7", "RAPT", "ASA", "CQA", "this project"),
+    *("RoBERTa", "R-AT", "FreeLB", "FreeLB-u", "FreeLB-7", "FreeLB-cqa", "RAPT", "ASA", "CQA"),
+    "this project",
     *("RoBERTa*", "R-AT*", "FreeLB*", "ASA*"),
 }
 LARGE = recipes.Start(("--arch", "roberta_large"))
@@ -48,6 +49,131 @@ def test_every_row_parses_with_fairseqs_own_parser(recipe, data):
     two_sentences = recipe.fairseq_task in ("sentence_prediction", "sentence_ranking")
     assert getattr(cfg.task, "separator_token", None) == (2 if two_sentences else None)
     assert cfg.task.init_token == 0
+
+
+# FreeLB's Table 7 (its text has WSC and WNLI): the bound of the norm, the step size, the ascents m.
+FREELB_TABLE_7 = {
+    "MNLI": (0.2, 0.1, 2),
+    "QNLI": (0.15, 0.1, 2),
+    "QQP": (0.45, 0.15, 2),
+    "RTE": (0.15, 0.03, 3),
+    "SST-2": (0.6, 0.1, 2),
+    "MRPC": (0.4, 0.04, 3),
+    "CoLA": (0.2, 0.025, 3),
+    "STS-B": (0.3, 0.1, 3),
+    "WSC": (0.01, 0.005, 2),
+    "WNLI": (0.01, 0.005, 2),
+}
+# The authors' launch scripts: updates, warm-up, lr, batch, accumulation, step size, ascents, start,
+# bound.
+FREELB_SCRIPTS = {
+    "CoLA": (5536, 320, 1e-5, 8, 2, 0.025, 3, 0.4, 0.3),
+    "MNLI": (123873, 7432, 1e-5, 3, 11, 0.1, 2, 0.1, 0.3),
+    "MRPC": (2296, 137, 5e-6, 2, 8, 0.04, 3, 0.64, 0.4),
+    "QNLI": (33112, 1986, 1e-5, 2, 16, 0.1, 2, 0.2, 0.2),
+    "QQP": (113272, 28318, 1e-5, 32, 1, 0.15, 2, 0.32, 0.62),
+    "SST-2": (20935, 1256, 1e-5, 8, 4, 0.1, 2, 1, 0.6),
+    "STS-B": (3598, 214, 2e-5, 8, 2, 0.1, 3, 0.16, 0.28),
+    "RTE": (2036, 122, 1e-5, 2, 8, 0.03, 3, 0.16, 0.14),
+    "CommonsenseQA": (4000, 150, 1e-5, 2, 8, 0.05, 2, 0.005, 1),
+}
+# ASA's Table 5: lr, batch, epochs, warm-up, length, tau.
+ASA_TABLE_5 = {
+    "SST-2": (2e-5, 32, 3, 0.06, 128, 0.3),
+    "MNLI": (3e-5, 32, 3, 0.06, 128, 0.3),
+    "QNLI": (2e-5, 32, 3, 0.06, 128, 0.3),
+    "QQP": (5e-5, 32, 3, 0.06, 128, 0.3),
+    "STS-B": (5e-5, 16, 3, 0.06, 128, 0.3),
+    "WNUT-17": (5e-5, 16, 5, 0.1, 64, 0.5),
+    "DREAM": (3e-5, 16, 8, 0.1, 128, 0.5),
+    "ANLI": (3e-5, 32, 3, 0.06, 128, 0.3),
+    "PAWS-QQP": (5e-5, 16, 3, 0.06, 128, 0.3),
+    "HellaSwag": (2e-5, 32, 3, 0.1, 128, 0.3),
+}
+# R-AT's Table 7: weight, eps, lr, batch.
+RAT_TABLE_7 = {
+    "CoLA": (0.5, 0.1, 2e-5, 24),
+    "SST-2": (0.5, 0.1, 1e-5, 32),
+    "MRPC": (0.8, 0.15, 1e-5, 32),
+    "STS-B": (0.5, 0.1, 1e-5, 32),
+    "QQP": (0.5, 0.1, 2e-5, 32),
+    "MNLI": (0.8, 0.1, 2e-5, 32),
+    "QNLI": (0.8, 0.15, 1e-5, 32),
+    "RTE": (0.5, 0.1, 2e-5, 24),
+    "WNLI": (0.5, 0.15, 1e-5, 16),
+}
+
+
+def parsed(recipe, data):
+    return training.parse(recipe.command(data, start=LARGE, save_dir=Path("x"), seed=1)[1:])
+
+
+FREELB = [recipe for recipe in RECIPES.values() if recipe.method == "freelb" and recipe.task != "demo"]
+
+
+@pytest.mark.parametrize("recipe", FREELB, ids=lambda r: r.task)
+def test_freelbs_passes_are_the_sources_ascents_plus_one(recipe, data):
+    cfg = parsed(recipe, data)
+    task = recipe.task.removesuffix("-ranking")
+    ours = (cfg.criterion.adv_step_size, cfg.criterion.adv_steps)
+    if recipe.source in ("FreeLB-7", "FreeLB*"):
+        bound, step, ascents = FREELB_TABLE_7["RTE" if recipe.source == "FreeLB*" else task]
+        assert ours == (step, ascents + 1)
+        assert cfg.criterion.adv_eps == bound and cfg.criterion.adv_init_eps is None
+        return
+    updates, warmup, lr, batch, accumulation, step, ascents, start, bound = FREELB_SCRIPTS[task]
+    assert ours == (step, ascents + 1)
+    assert (cfg.criterion.adv_init_eps, cfg.criterion.adv_eps) == (start, bound)
+    assert (cfg.optimization.max_update, cfg.lr_scheduler.warmup_updates) == (updates, warmup)
+    assert (cfg.dataset.batch_size, cfg.optimization.update_freq) == (batch, [accumulation])
+    assert cfg.optimization.lr == [lr]
+
+
+@pytest.mark.parametrize("task", RAT_TABLE_7)
+def test_rats_values_are_its_papers(task, data):
+    recipe = RECIPES[task, "rat"]
+    assert recipe.source == "R-AT"
+    cfg = parsed(recipe, data)
+    found = (cfg.criterion.consistency_weight, cfg.criterion.adv_eps)
+    assert (*found, cfg.optimization.lr[0], cfg.dataset.batch_size) == RAT_TABLE_7[task]
+
+
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES.values() if recipe.source == "ASA"],
+    ids=lambda r: f"{r.task}-{r.method}",
+)  # fmt: skip
+def test_asas_values_are_its_papers(recipe, data):
+    lr, batch, epochs, warmup, length, tau = ASA_TABLE_5[recipe.task]
+    cfg = parsed(recipe, data)
+    assert (float(recipe.lr), int(recipe.batch), int(recipe.epochs)) == (lr, batch, epochs)
+    assert float(recipe.warmup) == warmup
+    assert recipe.method == "plain" or cfg.criterion.asa_tau == tau
+    sentences = recipe.fairseq_task == "sentence_prediction"
+    assert cfg.optimizer.weight_decay == (0.01 if sentences else 0)
+    if recipe.task == "DREAM":  # cut at 128, half of its examples would lose the question
+        length = 512
+    assert cfg.task.max_positions == length and cfg.task.shorten_method == "truncate"
+
+
+def test_every_task_of_asas_table_has_its_row():
+    rows = {(r.task, r.method) for r in RECIPES.values() if r.source == "ASA"}
+    assert {task for task, method in rows if method == "asa"} == set(ASA_TABLE_5)
+
+
+@pytest.mark.parametrize("arch", ["roberta", "asa_roberta"])
+@pytest.mark.parametrize("kind", ["classification", "multiple-choice", "token-classification"])
+def test_a_shorter_length_starts_from_a_checkpoint_with_more_positions(kind, arch, tmp_path):
+    """The lengths of ASA's recipes: the examples are cut, the pre-trained embeddings still fit."""
+    folder = training.write_data(tmp_path / "data", kind)
+    base = {"multiple-choice": "sentence_ranking"}.get(kind, "sentence_prediction")
+    base = "token_classification" if kind == "token-classification" else base
+    long = training.train(folder, tmp_path / "long", kind, base, "--max-update=1", arch="roberta")
+    flags = "--shorten-method truncate --max-positions 6 --max-update 1 --lr 0".split()
+    start = ("--finetune-from-model", str(tmp_path / "long" / "checkpoint_last.pt"))
+    short = training.train(folder, tmp_path / "short", kind, base, *flags, *start, arch=arch)
+    name = "encoder.sentence_encoder.embed_positions.weight"
+    assert len(long["model"][name]) == 32 + 2 and len(short["model"][name]) == 6 + 2
+    assert short["model"][name].equal(long["model"][name][: 6 + 2])
 
 
 def test_all_tasks_have_all_methods_and_a_script():

@@ -1,3 +1,3 @@
 """The models; importing them registers them with fairseq."""
 
-from adv_plugins.models import asa_roberta, bert  # noqa: F401
+from adv_plugins.models import asa_roberta, bert, positions  # noqa: F401

@@ -1,6 +1,7 @@
 """Continue the pre-training of RoBERTa with ASA: ``pretrain.py [options] [-- fairseq flags]``.
 
-fairseq's masked_lm task with the loss of Eq. 10 and the settings of the paper's appendix. Checks
+fairseq's masked_lm task with the loss of Eq. 10 and the settings of the paper's appendix; with
+``--method plain`` the paper's baseline, the same without the adversary. Checks
 everything first, preprocesses the text where that was not done, prints and runs the full
 ``fairseq-train`` command. The same command again goes on where a run stopped.
 """
@@ -18,6 +19,8 @@ sys.path[:0] = [str(EXAMPLES), str(EXAMPLES.parent / "scripts")]
 
 import recipes  # noqa: E402
 import runs  # noqa: E402
+import task_data  # noqa: E402
+from command import one_line_errors  # noqa: E402
 from command_line import (  # noqa: E402
     choose_precision,
     make_parser,
@@ -32,7 +35,6 @@ UPDATES = 20_000
 PRE_TRAINING_FLAGS = shlex.split(
     "--task masked_lm --sample-break-mode complete --tokens-per-sample 256 --max-positions 512 "
     "--shorten-method truncate "
-    "--criterion asa_criterion --asa-tau 0.1 "
     "--dropout 0.1 --attention-dropout 0.1 --weight-decay 0.01 "
     "--optimizer adam --adam-betas '(0.9, 0.98)' --adam-eps 1e-06 --clip-norm 1.0 "
     f"--lr-scheduler polynomial_decay --lr 2e-5 --warmup-updates {round(0.06 * UPDATES)} "
@@ -40,12 +42,19 @@ PRE_TRAINING_FLAGS = shlex.split(
     "--save-interval-updates 1000 --validate-interval-updates 1000 --keep-interval-updates 1 "
     "--no-epoch-checkpoints --log-format json --log-interval 50"
 )
+METHODS = {
+    "asa": ("--criterion", "asa_criterion", "--asa-tau", "0.1"),
+    "plain": ("--criterion", "masked_lm"),
+}
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what follows ``--`` is for fairseq-train."""
     own, extra = split_at_dashes(argv)
     parser = make_parser(__doc__, arch="roberta_base")
+    parser.add_argument(
+        "--method", choices=list(METHODS), default="asa", help="(default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--data-bin",
@@ -59,15 +68,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         type=Path,
         help="raw text: a sentence a line, a blank line between documents",
     )
-    parser.add_argument(
-        "--sentencepiece", type=Path, metavar="MODEL", help="such a model instead of --bpe-dir"
-    )
-    parser.add_argument(
-        "--save-dir",
+    tokenizer = parser.add_mutually_exclusive_group()
+    tokenizer.add_argument(
+        "--sentencepiece",
         type=Path,
-        default=Path("checkpoints/pretraining/asa"),
-        help="(default: %(default)s)",
+        metavar="MODEL",
+        help="such a model for the raw text, instead of the checkpoint's tokenizer or --bpe-dir",
     )
+    tokenizer.add_argument(
+        "--wordpiece", type=Path, metavar="DIR", help="or the folder of a BERT-like model"
+    )
+    parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/pretraining/METHOD)")
     parser.add_argument(
         "--batch",
         type=int,
@@ -76,6 +87,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     arguments = parser.parse_args(own)
     arguments.extra = extra
+    arguments.save_dir = arguments.save_dir or Path("checkpoints/pretraining") / arguments.method
     return arguments
 
 
@@ -83,9 +95,10 @@ def prepare_data(arguments: argparse.Namespace) -> None:
     """Make --data-bin from --text if it is not there yet.
 
     Raises:
-        ValueError: it is not there, and cannot be made.
+        ValueError: it is not there, and cannot be made, or was made with another tokenizer.
     """
     if arguments.data_bin.is_dir():
+        task_data.check_dictionary(arguments.data_bin, arguments.checkpoint)
         return
     if arguments.text is None:
         raise recipes.RecipeError(
@@ -95,11 +108,14 @@ def prepare_data(arguments: argparse.Namespace) -> None:
     import preprocess_text
 
     if arguments.sentencepiece is not None:
-        encoder = f"--sentencepiece={arguments.sentencepiece}"
+        tokenizer = ["--sentencepiece", str(arguments.sentencepiece)]
+    elif arguments.wordpiece is not None:
+        tokenizer = ["--wordpiece", str(arguments.wordpiece)]
     else:
-        encoder = f"--bpe-dir={arguments.bpe_dir}"
-    request = [*map(str, arguments.text), encoder, f"--out-dir={arguments.data_bin}"]
+        tokenizer = task_data.tokenizer_options(arguments)
+    request = [*map(str, arguments.text), *tokenizer, f"--out-dir={arguments.data_bin}"]
     preprocess_text.run(preprocess_text.parse_arguments(request))
+    task_data.check_dictionary(arguments.data_bin, arguments.checkpoint)
 
 
 def make_command(arguments: argparse.Namespace) -> list[str]:
@@ -109,6 +125,11 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
         ValueError: naming the option to change.
     """
     start = recipes.Start.of(arguments.checkpoint, arguments.arch, default="roberta_base")
+    if arguments.method == "asa" and any(flag.startswith("--criterion") for flag in arguments.extra):
+        raise recipes.RecipeError(
+            "-- --criterion: --method asa brings the criterion and its options; give --method plain, "
+            "which is masked_lm where no other criterion follows"
+        )
     import torch
 
     gpus = max(1, torch.cuda.device_count())
@@ -123,7 +144,8 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
         str(arguments.data_bin),
         *("--user-dir", str(recipes.USER_DIR)),
         *PRE_TRAINING_FLAGS,
-        *start.with_adversaries(),
+        *METHODS[arguments.method],
+        *(start.with_adversaries() if arguments.method == "asa" else start.flags),
         *("--batch-size", str(arguments.batch), "--update-freq", str(accumulation)),
         *("--seed", str(arguments.seed), "--save-dir", str(arguments.save_dir)),
         *("--tensorboard-logdir", str(arguments.save_dir / "tensorboard")),
@@ -134,17 +156,14 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns fairseq-train's exit code, or 2 for a bad request."""
+    """Run the command line; returns fairseq-train's exit code. A bad request ends it with one line."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-    try:
+    with one_line_errors("pretrain.py"):
         command = make_command(arguments)
-    except ValueError as error:
-        print(f"pretrain.py: error: {error}", file=sys.stderr)
-        return 2
-    show(command)
-    if arguments.print_only:
-        return 0
-    return runs.run_in_foreground(command, arguments.save_dir / runs.LOG)
+        show(command)
+        if arguments.print_only:
+            return 0
+        return runs.run_in_foreground(command, arguments.save_dir / runs.LOG)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from task_formats.choices import TASKS as CHOICE_TASKS
 from task_formats.classification import TASKS as CLASSIFICATION_TASKS
-from task_formats.common import Format, TaskError
+from task_formats.common import Format
 from task_formats.entities import TASKS as ENTITY_TASKS
 from task_formats.pairs import TASKS as PAIR_TASKS
 
@@ -10,4 +10,4 @@ TASKS: dict[str, Format] = {
     task.name: task for task in (*CLASSIFICATION_TASKS, *CHOICE_TASKS, *PAIR_TASKS, *ENTITY_TASKS)
 }
 
-__all__ = ["TASKS", "Format", "TaskError"]
+__all__ = ["TASKS", "Format"]

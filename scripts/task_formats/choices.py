@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from command import UserError, read_json
 from glue_format import Split
 
-from task_formats.common import Format, TaskError, entry, json_lines, make_split, one_line, read_files
+from task_formats.common import (
+    Format,
+    entry,
+    json_lines,
+    make_split,
+    of_kind,
+    one_line,
+    read_files,
+    texts,
+)
 
 # Most ARC questions have four answers, some three or five; a missing one becomes an empty text,
 # which a model soon learns never to choose.
@@ -26,19 +35,26 @@ def _numbers(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-def _lettered(row: Mapping[str, Any], place: str, count: int) -> tuple[list[str], str | None]:
-    """The choices of a question in the format of ARC and CommonsenseQA, and the right one's number."""
-    choices = entry(entry(row, "question", place), "choices", place)
-    names = [str(entry(choice, "label", place)) for choice in choices]
+def _lettered(
+    row: Mapping[str, Any], place: str, count: int
+) -> tuple[str, list[str], list[str], str | None]:
+    """A question in the format of ARC and CommonsenseQA: its stem, the names of its choices and their
+    texts, and the number of the right one."""
+    question = entry(row, "question", dict, place)
+    choices = entry(question, "choices", list, place)
+    names = [entry(choice, "label", str, place) for choice in choices]
     if not 2 <= len(choices) <= count:
-        raise TaskError(f"{place}: {len(choices)} choices, at most {count} are possible")
-    texts = [one_line(entry(choice, "text", place)) for choice in choices]
+        raise UserError(f"{place}: {len(choices)} choices, at most {count} are possible")
+    if len(set(names)) < len(names):
+        raise UserError(f"{place}: two choices have one label ({', '.join(names)})")
+    found = [one_line(entry(choice, "text", str, place)) for choice in choices]
+    stem = one_line(entry(question, "stem", str, place))
     key = row.get("answerKey")
     if key in (None, ""):
-        return texts, None
-    if str(key) not in names:
-        raise TaskError(f"{place}: bad answerKey {key!r}; the choices are {', '.join(names)}")
-    return texts, str(names.index(str(key)))
+        return stem, names, found, None
+    if key not in names:
+        raise UserError(f"{place}: bad answerKey {key!r}; the choices are {', '.join(names)}")
+    return stem, names, found, str(names.index(key))
 
 
 def _arc(name: str):
@@ -46,10 +62,9 @@ def _arc(name: str):
         rows = []
         for number, row in json_lines(path):
             place = f"{path}:{number}"
-            texts, label = _lettered(row, place, ARC_CHOICES)
-            texts += [""] * (ARC_CHOICES - len(texts))
-            stem = one_line(entry(row["question"], "stem", place))
-            rows.append((number, (stem, *texts), label))
+            stem, _, answers, label = _lettered(row, place, ARC_CHOICES)
+            answers += [""] * (ARC_CHOICES - len(answers))
+            rows.append((number, (stem, *answers), label))
         return make_split(path, rows)
 
     files = {"train": "Train", "valid": "Dev", "test": "Test"}
@@ -62,32 +77,29 @@ def _commonsense_qa(path: Path) -> Split:
     rows = []
     for number, row in json_lines(path):
         place = f"{path}:{number}"
-        texts, label = _lettered(row, place, 5)
-        if len(texts) != 5:
-            raise TaskError(f"{place}: {len(texts)} choices instead of 5")
-        stem = one_line(entry(row["question"], "stem", place))
-        rows.append((number, (f"Q: {stem}", *(f"A: {text}" for text in texts)), label))
+        stem, names, answers, label = _lettered(row, place, 5)
+        if names != list("ABCDE"):  # fairseq's task takes the answer's letter for its number
+            raise UserError(f"{place}: the choices are {', '.join(names)} instead of A to E")
+        if label is None and "answerKey" in row:
+            raise UserError(f"{place}: the answerKey is {row['answerKey']!r}; a test row has none")
+        rows.append((number, (f"Q: {stem}", *(f"A: {text}" for text in answers)), label))
     return make_split(path, rows)
 
 
 def _dream(path: Path) -> Split:
     """Dialogues with questions: the context of a choice is the dialogue and the question."""
-    try:
-        dialogues = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise TaskError(f"{path}: no JSON ({error})") from None
     rows = []
-    for number, dialogue in enumerate(dialogues, start=1):
+    for number, dialogue in enumerate(read_json(path, list), start=1):
         place = f"{path}: dialogue {number}"
         if not isinstance(dialogue, list) or len(dialogue) < 2:
-            raise TaskError(f"{place}: no turns and questions; is this the official file?")
-        turns, questions = dialogue[:2]
-        for question in questions:
-            choices = [one_line(choice) for choice in entry(question, "choice", place)]
-            answer = one_line(entry(question, "answer", place))
+            raise UserError(f"{place}: no turns and questions; is this the official file?")
+        turns = texts(of_kind(dialogue[0], list, f"{place}: its first part"), f"{place}: turn")
+        for question in of_kind(dialogue[1], list, f"{place}: its second part"):
+            choices = texts(entry(question, "choice", list, place), f"{place}: choice")
+            answer = one_line(entry(question, "answer", str, place))
             if len(choices) != 3 or answer not in choices:
-                raise TaskError(f"{place}: the answer is none of three choices")
-            context = one_line(" ".join([*turns, entry(question, "question", place)]))
+                raise UserError(f"{place}: the answer is none of three choices")
+            context = one_line(" ".join([*turns, entry(question, "question", str, place)]))
             rows.append((number, (context, *choices), str(choices.index(answer))))
     return make_split(path, rows)
 
@@ -96,12 +108,12 @@ def _hellaswag(path: Path) -> Split:
     rows = []
     for number, row in json_lines(path):
         place = f"{path}:{number}"
-        endings = [one_line(ending) for ending in entry(row, "endings", place)]
+        endings = texts(entry(row, "endings", list, place), f"{place}: ending")
         label = row.get("label")
         known = None if label in (None, "") else str(label)
         if len(endings) != 4 or known not in (None, *_numbers(4)):
-            raise TaskError(f"{place}: {len(endings)} endings, label {label!r}; 4 and 0 to 3 are right")
-        rows.append((number, (one_line(entry(row, "ctx", place)), *endings), known))
+            raise UserError(f"{place}: {len(endings)} endings, label {label!r}; 4 and 0 to 3 are right")
+        rows.append((number, (one_line(entry(row, "ctx", str, place)), *endings), known))
     return make_split(path, rows)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ast
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from command import UserError, read_lines, read_text
 from glue_format import Split
 
 from task_formats.common import (
     SEED,
     Format,
-    TaskError,
     check_label,
     entry,
     first_file,
@@ -38,6 +39,7 @@ CLUE_FILES = {
 }
 # Of data sets without an official validation set (R-AT's appendix A holds out about as much).
 HELD_OUT = 0.1
+LONGEST_FIELD = 2**31 - 1  # of a CSV file: Python refuses more than 131,072 characters otherwise
 
 
 def _clue(labels: Sequence[str]):
@@ -45,10 +47,10 @@ def _clue(labels: Sequence[str]):
         rows = []
         for number, row in json_lines(path):
             place = f"{path}:{number}"
-            label = str(row["label"]) if "label" in row else None
+            label = None if row.get("label") is None else str(row["label"])
             if label is not None:
                 check_label(label, labels, place)
-            rows.append((number, (one_line(entry(row, "sentence", place)),), label))
+            rows.append((number, (one_line(entry(row, "sentence", str, place)),), label))
         return make_split(path, rows)
 
     return lambda folder: read_files(folder, CLUE_FILES, read)
@@ -74,16 +76,19 @@ def take(split: Split, rows: Sequence[int]) -> Split:
 def _ag_news(folder: Path) -> dict[str, Split]:
     def read(path: Path) -> Split:
         rows = []
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file)
+        csv.field_size_limit(LONGEST_FIELD)
+        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        try:
             for fields in reader:
                 place = f"{path}:{reader.line_num}"
                 if len(fields) != 3:
-                    raise TaskError(f"{place}: {len(fields)} columns instead of 3 (class, title, text)")
+                    raise UserError(f"{place}: {len(fields)} columns instead of 3 (class, title, text)")
                 label = check_label(fields[0], AG_NEWS, place)
                 # In these files a backslash stands for a line break.
                 text = one_line(" ".join(fields[1:]).replace("\\", " "))
                 rows.append((reader.line_num, (text,), label))
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not CSV ({error})") from error
         return make_split(path, rows)
 
     train = need(first_file(folder, "train.csv"), folder, "train.csv")
@@ -97,10 +102,12 @@ def _imdb(folder: Path) -> dict[str, Split]:
         for label in IMDB:
             files = sorted((folder / split / label).glob("*.txt"))
             if not files:
-                raise TaskError(f"{folder / split / label}: no reviews (*.txt)")
+                raise UserError(f"{folder / split / label}: no reviews (*.txt)")
             for file in files:
-                text = file.read_text("utf-8").replace("<br />", " ")
-                rows.append((1, (one_line(text),), label))
+                text = one_line(read_text(file).replace("<br />", " "))
+                if not text:
+                    raise UserError(f"{file}: the review is empty")
+                rows.append((1, (text,), label))
         return make_split(folder / split, rows)
 
     return {**hold_out(read("train")), **({"test": read("test")} if (folder / "test").is_dir() else {})}
@@ -114,9 +121,9 @@ def _anli(folder: Path) -> dict[str, Split]:
         rows = []
         for number, row in json_lines(path):
             place = f"{path}:{number}"
-            label = check_label(str(entry(row, "label", place)), tuple(names), place)
-            texts = tuple(one_line(entry(row, name, place)) for name in ("context", "hypothesis"))
-            rows.append((number, texts, names[label]))
+            label = check_label(entry(row, "label", str, place), tuple(names), place)
+            pair = tuple(one_line(entry(row, name, str, place)) for name in ("context", "hypothesis"))
+            rows.append((number, pair, names[label]))
         return rows
 
     found: dict[str, Split] = {}
@@ -141,25 +148,20 @@ def _paws(folder: Path) -> Mapping[str, Split]:
         if field[:2] in ("b'", 'b"'):
             try:
                 return one_line(ast.literal_eval(field).decode("utf-8"))
-            except (SyntaxError, ValueError) as error:
-                raise TaskError(f"{place}: not a literal: {field[:80]} ({error})") from None
+            except (AttributeError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+                raise UserError(f"{place}: not a literal: {field[:80]} ({error})") from None
         return one_line(field)
-
-    def lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.rstrip("\r\n").split("\t")
 
     def read(path: Path) -> Split:
         rows, columns = [], ["id", "sentence1", "sentence2", "label"]
-        for number, fields in lines(path):
-            place = f"{path}:{number}"
+        for number, line in read_lines(path):
+            place, fields = f"{path}:{number}", line.rstrip("\r").split("\t")
             if number == 1:
                 if fields != columns:
-                    raise TaskError(f"{place}: the header is not {' '.join(columns)}")
+                    raise UserError(f"{place}: the header is not {' '.join(columns)}")
                 continue
             if len(fields) != 4:
-                raise TaskError(f"{place}: {len(fields)} columns instead of 4")
+                raise UserError(f"{place}: {len(fields)} columns instead of 4")
             label = check_label(fields[3], ("0", "1"), place)
             rows.append((number, (text(fields[1], place), text(fields[2], place)), label))
         return make_split(path, rows)

@@ -1,4 +1,4 @@
-"""What all formats share: the description of a task, and reading JSON lines."""
+"""What all formats share: the description of a task, reading JSON lines, and what they must hold."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from command import UserError, read_lines
 from glue_format import Split
 
+Entry = TypeVar("Entry", bool, int, str, list, dict)
+KINDS = {bool: "true or false", int: "whole number", str: "text", list: "list", dict: "object"}
+
 SEED = 1  # of every choice that a format makes: held-out rows, the order of candidates
-
-
-class TaskError(ValueError):
-    """A task's file, or what the user asked to do with it, is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Format:
         """The task's folder.
 
         Raises:
-            TaskError: it does not exist.
+            UserError: it does not exist.
         """
         folders = [data_dir / name for name in (self.name, *self.folders)]
         found = next((folder for folder in folders if folder.is_dir()), None)
         if found is None:
             names = " or ".join(map(str, folders))
-            raise TaskError(f"{names}: no such folder; --data-dir must hold it")
+            raise UserError(f"{names}: no such folder; --data-dir must hold it")
         return found
 
 
@@ -58,10 +58,10 @@ def need(path: Path | None, folder: Path, *names: str) -> Path:
     """Refuse to go on without a file.
 
     Raises:
-        TaskError: naming it.
+        UserError: naming it.
     """
     if path is None:
-        raise TaskError(f"{folder / names[0]}: no such file")
+        raise UserError(f"{folder / names[0]}: no such file")
     return path
 
 
@@ -74,7 +74,7 @@ def read_files(
         files: for each split the possible names of its file.
 
     Raises:
-        TaskError: train or valid is missing.
+        UserError: train or valid is missing.
     """
     found = {}
     for split, names in files.items():
@@ -90,56 +90,89 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The numbered objects of a file with one a line.
 
     Raises:
-        TaskError: naming the line that is none.
+        UserError: naming the line that is none.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TaskError(f"{path}:{number}: no JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise TaskError(f"{path}:{number}: not an object")
-            yield number, row
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: no JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: not an object")
+        yield number, row
 
 
-def entry(row: Mapping[str, Any], name: str, place: str) -> Any:
-    """An entry that must be there.
+def entry(row: Any, name: str, kind: type[Entry], place: str) -> Entry:
+    """An entry of an object, of the kind that it must be.
+
+    A text that is null would be trained on as the word "None".
 
     Raises:
-        TaskError: it is not.
+        UserError: it is not there, or something else.
     """
-    if name not in row:
-        raise TaskError(f"{place}: no {name!r}; is this the official file?")
-    return row[name]
+    if not isinstance(row, dict) or name not in row:
+        raise UserError(f"{place}: no {name!r}; is this the official file?")
+    return of_kind(row[name], kind, f"{place}: {name!r}")
 
 
-def check_label(label: str, labels: Sequence[str], place: str) -> str:
+def of_kind(value: Any, kind: type[Entry], what: str) -> Entry:
+    """A value that must be of a kind.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{what} is {json.dumps(value)[:80]}, not a {KINDS[kind]}")
+    return value
+
+
+def texts(values: Sequence[Any], what: str) -> list[str]:
+    """A list of texts, each without line breaks and outer white space.
+
+    Raises:
+        UserError: one of them is no text.
+    """
+    return [one_line(of_kind(value, str, f"{what} {at}")) for at, value in enumerate(values, start=1)]
+
+
+def check_label(label: Any, labels: Sequence[str], place: str) -> str:
     """A label that the task has.
 
     Raises:
-        TaskError: it has not.
+        UserError: it has not.
     """
     if label not in labels:
-        raise TaskError(f"{place}: bad label {label!r}; the task has {', '.join(labels)[:300]}")
+        raise UserError(f"{place}: bad label {label!r}; the task has {', '.join(labels)[:300]}")
     return label
 
 
-def one_line(text: Any) -> str:
+def one_line(text: str) -> str:
     """Text without line breaks and outer white space."""
-    return " ".join(str(text).split())
+    return " ".join(text.split())
+
+
+def check_all_or_none(path: Path, lines: Sequence[int], labelled: Sequence[bool]) -> None:
+    """Refuse a file in which some rows have a label: without labels for all, none would be used.
+
+    Raises:
+        UserError: naming the first row without one.
+    """
+    if any(labelled) and not all(labelled):
+        without, has = (lines[list(labelled).index(value)] for value in (False, True))
+        raise UserError(f"{path}:{without}: no label, but line {has} has one; all rows need it, or none")
 
 
 def make_split(path: Path, rows: Sequence[tuple[int, Sequence[str], str | None]]) -> Split:
-    """A split from (line, inputs, label) rows; without labels unless all rows have one.
+    """A split from (line, inputs, label) rows, of which all have a label or none.
 
     Raises:
-        TaskError: there are no rows.
+        UserError: there are no rows, or some have none.
     """
     if not rows:
-        raise TaskError(f"{path}: the file has no rows")
+        raise UserError(f"{path}: the file has no rows")
     lines, inputs, labels = zip(*rows)
-    known = None if any(label is None for label in labels) else list(labels)
+    check_all_or_none(path, lines, [label is not None for label in labels])
+    known = None if labels[0] is None else list(labels)
     return Split(path, tuple(list(column) for column in zip(*inputs)), known, list(lines), [])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
+from command import UserError, read_lines
 from glue_format import Split
 
-from task_formats.common import Format, TaskError, check_label, make_split, read_files
+from task_formats.common import Format, check_label, make_split, read_files
 
 TYPES = ("corporation", "creative-work", "group", "location", "person", "product")
 LABELS = ("O", *(f"{place}-{name}" for name in TYPES for place in "BI"))
@@ -21,22 +23,21 @@ def read_conll(path: Path) -> Split:
     """Sentences: the words, parted by spaces, and as many labels.
 
     Raises:
-        TaskError: a line is neither empty nor a word and a label.
+        UserError: a line is neither empty nor a word and a label.
     """
     rows, words, labels, first = [], [], [], 1
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate([*file, ""], start=1):
-            fields = line.strip().split("\t")
-            if fields == [""]:
-                if words:
-                    rows.append((first, (" ".join(words),), " ".join(labels)))
-                words, labels, first = [], [], number + 1
-                continue
-            place = f"{path}:{number}"
-            if len(fields) != 2 or " " in fields[0]:
-                raise TaskError(f"{place}: not a word and its label, parted by a tab")
-            words.append(fields[0])
-            labels.append(check_label(fields[1], LABELS, place))
+    for number, line in itertools.chain(read_lines(path), [(0, "")]):
+        fields = line.strip().split("\t")
+        if fields == [""]:
+            if words:
+                rows.append((first, (" ".join(words),), " ".join(labels)))
+            words, labels, first = [], [], number + 1
+            continue
+        place = f"{path}:{number}"
+        if len(fields) != 2 or " " in fields[0]:
+            raise UserError(f"{place}: not a word and its label, parted by a tab")
+        words.append(fields[0])
+        labels.append(check_label(fields[1], LABELS, place))
     return make_split(path, rows)
 
 
