@@ -24,9 +24,11 @@ import fairseq_compat
 
 fairseq_compat.install()
 
+from command import UserError, read_text  # noqa: E402
 from fairseq.data import Dictionary, indexed_dataset  # noqa: E402
 
 from adv_plugins.wordpiece import load_wordpiece, symbols_of  # noqa: E402
+from tokenizer_options import load_sentencepiece  # noqa: E402
 
 Indices = NDArray[np.int64]
 
@@ -54,7 +56,7 @@ def _lookup_table(symbols: Iterable[str], dictionary: Any, place: str) -> Indice
     """Return the array that maps a tokenizer's id to the dictionary's index."""
     table = np.array([dictionary.index(symbol) for symbol in symbols], dtype=np.int64)
     if np.mean(table == dictionary.unk()) > 0.5:
-        raise ValueError(f"{place}: most tokens are not in dict.txt; the files do not fit together")
+        raise UserError(f"{place}: most tokens are not in dict.txt; the files do not fit together")
     return table
 
 
@@ -67,11 +69,11 @@ class Gpt2Bpe:
         folder = Path(bpe_dir)
         for name in ("encoder.json", "vocab.bpe", "dict.txt"):
             if not (folder / name).is_file():
-                raise ValueError(f"{folder / name}: no such file; download.py gpt2_bpe fetches it")
-        model = models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
+                raise UserError(f"{folder / name}: no such file; download.py gpt2_bpe fetches it")
+        model = _load_bpe(folder / "encoder.json", folder / "vocab.bpe")
         self._tokenizer = Tokenizer(model)
         self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self.dictionary = Dictionary.load(str(folder / "dict.txt"))
+        self.dictionary = load_dictionary(folder / "dict.txt")
         # RoBERTa's dictionary lists GPT-2's ids, written as decimal numbers.
         ids = range(self._tokenizer.get_vocab_size())
         self._table = _lookup_table(map(str, ids), self.dictionary, str(folder))
@@ -81,6 +83,17 @@ class Gpt2Bpe:
         # The fast variant leaves out character offsets, which nobody reads here.
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._table[np.array(encoding.ids, dtype=np.int64)] for encoding in encodings]
+
+
+def _load_bpe(vocabulary: Path, merges: Path) -> Any:
+    """GPT-2's two files as a model of the library, whose errors name neither."""
+    for path in (vocabulary, merges):
+        read_text(path)
+    try:
+        return models.BPE.from_file(str(vocabulary), str(merges))
+    except Exception as error:  # it raises nothing more special
+        reason = " ".join(str(error).split())
+        raise UserError(f"{vocabulary}, {merges.name}: no byte-level BPE ({reason})") from error
 
 
 class SentencePiece:
@@ -93,11 +106,7 @@ class SentencePiece:
     word_prefix = ""
 
     def __init__(self, model_path: str | Path) -> None:
-        from sentencepiece import SentencePieceProcessor
-
-        if not Path(model_path).is_file():
-            raise ValueError(f"{model_path}: no such SentencePiece model")
-        self._processor = SentencePieceProcessor(model_file=str(model_path))
+        self._processor = load_sentencepiece(Path(model_path))
         pieces = [
             self._processor.id_to_piece(index) for index in range(self._processor.get_piece_size())
         ]
@@ -121,7 +130,10 @@ class WordPiece:
 
     def __init__(self, folder: str | Path) -> None:
         self._tokenizer = load_wordpiece(folder)
-        symbols = symbols_of(self._tokenizer)
+        try:
+            symbols = symbols_of(self._tokenizer)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from error
         self.dictionary = dictionary_beside(Path(folder), symbols)
         self._table = _lookup_table(symbols, self.dictionary, str(folder))
 
@@ -134,7 +146,7 @@ class WordPiece:
 def dictionary_beside(folder: Path, symbols: Iterable[str]) -> Any:
     """Load the folder's dict.txt; without one, return a dictionary of `symbols` in their order."""
     if (folder / "dict.txt").is_file():
-        return Dictionary.load(str(folder / "dict.txt"))
+        return load_dictionary(folder / "dict.txt")
     dictionary = Dictionary()
     for symbol in symbols:
         if symbol not in SPECIAL_PIECES and symbol != MASK:
@@ -157,8 +169,16 @@ def build_label_dictionary(labels: Iterable[str], *, possible: Iterable[str] = (
 
 
 def load_dictionary(path: str | Path) -> Any:
-    """Load a fairseq `dict.txt`."""
-    return Dictionary.load(str(path))
+    """Load a fairseq `dict.txt`.
+
+    Raises:
+        UserError: it is no such file; fairseq's own errors do not name it.
+    """
+    read_text(path)
+    try:
+        return Dictionary.load(str(path))
+    except (ValueError, RuntimeError) as error:  # no count, or a word that comes again
+        raise UserError(f"{path}: {str(error).partition('. ')[0]}") from error
 
 
 def write_split(

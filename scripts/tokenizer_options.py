@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from command import UserError
 
 if TYPE_CHECKING:
     from binarize import TextEncoder
@@ -34,7 +36,7 @@ def load_encoder(arguments: argparse.Namespace) -> TextEncoder:
     """Load the tokenizer; imports fairseq, which takes many seconds, so call it late.
 
     Raises:
-        ValueError: naming the file that is missing or does not fit.
+        UserError: naming the file that is missing or does not fit.
     """
     from binarize import Gpt2Bpe, SentencePiece, WordPiece
 
@@ -43,6 +45,22 @@ def load_encoder(arguments: argparse.Namespace) -> TextEncoder:
     if arguments.wordpiece is not None:
         return WordPiece(arguments.wordpiece)
     return Gpt2Bpe(arguments.bpe_dir)
+
+
+def load_sentencepiece(path: Path) -> Any:
+    """The ``SentencePieceProcessor`` of a model file.
+
+    Raises:
+        UserError: it is missing, or no such model.
+    """
+    from sentencepiece import SentencePieceProcessor
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such SentencePiece model")
+    try:
+        return SentencePieceProcessor(model_proto=path.read_bytes())
+    except RuntimeError as error:
+        raise UserError(f"{path}: no SentencePiece model, or a damaged one") from error
 
 
 def options_of_checkpoint(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 import tokenizer_options
 import torch
 import training
+from command import UserError
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
@@ -27,6 +28,7 @@ SENTENCES = [
     "He said: 'never again', then did it again and again until the café closed at 10 p.m.",
     "No.",
 ]
+PAIRS = [*zip(SENTENCES, SENTENCES[1:]), (SENTENCES[-1], SENTENCES[0])]
 FAMILIES = ("roberta", "xlm-roberta", "camembert", "bert")
 SIZES = dict(
     hidden_size=16,
@@ -149,6 +151,22 @@ def hf_batch(folder, family, pad):
     return ids, mask
 
 
+def fairseq_pairs(folder, pairs=PAIRS):
+    """(B, T) of pairs as fairseq's tasks write BERT's: one </s> between, one at the end."""
+    encoder = encoder_of(folder)
+    rows = [[0, *a, 2, *b, 2] for a, b in (encoder.encode_batch(pair) for pair in pairs)]
+    rows = [torch.tensor(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+
+
+def bert_pairs(folder, pairs=PAIRS):
+    """The same as transformers' tokenizer writes them, segments included."""
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True)
+    inputs = tokenizer(*map(list, zip(*pairs)), padding=True, return_tensors="pt")
+    assert inputs["token_type_ids"].unique().tolist() == [0, 1]
+    return inputs
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def converted(request, tmp_path_factory):
     """(family, transformers' model, its folder, fairseq's folder)"""
@@ -171,6 +189,87 @@ def test_hidden_states_and_word_scores_agree(converted):
         torch.testing.assert_close(state.transpose(0, 1)[mask], hidden[mask], **TOLERANCE)
     order = hf_layout.fairseq_order(hf_layout.read_vocabulary(hf, hf_layout.read_config(hf)))
     torch.testing.assert_close(model(tokens)[0][mask], expected.logits[mask][:, order], **TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """(transformers' BertForPreTraining, its folder, fairseq's folder)"""
+    root = tmp_path_factory.mktemp("pairs")
+    model = make_hf(root / "hf", "bert", "ForPreTraining")
+    convert_from_hf.run(root / "hf", root / "fairseq")
+    return model, root / "hf", root / "fairseq"
+
+
+@torch.no_grad()
+def test_hidden_states_and_word_scores_of_pairs_agree(bert):
+    theirs, hf, ours = bert
+    assert (theirs.bert.embeddings.token_type_embeddings.weight.diff(dim=0).abs() > 0.05).any()
+    model, tokens, inputs = load_fairseq(ours), fairseq_pairs(ours), bert_pairs(hf)
+    mask = inputs["attention_mask"].bool()
+    assert tokens.shape == mask.shape and not mask.all()
+    _, extra = model(tokens, features_only=True, return_all_hiddens=True)
+    expected = theirs(**inputs, output_hidden_states=True)
+    assert len(expected.hidden_states) == len(extra["inner_states"]) == 4
+    for state, hidden in zip(extra["inner_states"], expected.hidden_states):
+        torch.testing.assert_close(state.transpose(0, 1)[mask], hidden[mask], **TOLERANCE)
+    order = hf_layout.fairseq_order(hf_layout.read_vocabulary(hf, hf_layout.read_config(hf)))
+    words = expected.prediction_logits[mask][:, order]
+    torch.testing.assert_close(model(tokens)[0][mask], words, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_the_masked_lm_criterion_reads_blocks_of_one_segment(bert):
+    theirs, hf, ours = bert
+    model, tokens, inputs = load_fairseq(ours), fairseq_pairs(ours), bert_pairs(hf)
+    mask = inputs["attention_mask"].bool()
+    inputs["token_type_ids"] = torch.zeros_like(inputs["token_type_ids"])
+    order = hf_layout.fairseq_order(hf_layout.read_vocabulary(hf, hf_layout.read_config(hf)))
+    expected = theirs(**inputs).prediction_logits[mask][:, order]
+    torch.testing.assert_close(model(tokens, masked_tokens=mask)[0], expected, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_segments_and_pooler_go_back(bert, tmp_path):
+    theirs, hf, ours = bert
+    convert_to_hf.main([str(ours / "model.pt"), str(tmp_path / "back")])
+    again = transformers.AutoModel.from_pretrained(tmp_path / "back").eval()
+    inputs = bert_pairs(hf)
+    found, expected = again(**inputs), theirs.bert(**inputs)
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, **TOLERANCE)
+    torch.testing.assert_close(found.pooler_output, expected.pooler_output, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_a_folder_made_before_there_were_segments_is_what_it_was(bert, tmp_path):
+    """Segment 0 in its positions, no pooler, and options that know of neither."""
+    theirs, hf, ours = bert
+    old = tmp_path / "old"
+    shutil.copytree(ours, old)
+    state = torch.load(old / "model.pt", weights_only=True)
+    rows = state["model"].pop(hf_layout.OUR_SEGMENTS)
+    state["model"][hf_layout.POSITIONS][2:] += rows[0]
+    for part in ("weight", "bias"):
+        del state["model"][f"{hf_layout.POOLER}{part}"]
+    del state["cfg"]["model"].segments
+    torch.save(state, old / "model.pt")
+    inputs = bert_pairs(hf)
+    mask = inputs["attention_mask"].bool()
+    inputs["token_type_ids"] = torch.zeros_like(inputs["token_type_ids"])
+    expected = theirs.bert(**inputs).last_hidden_state[mask]
+    features, _ = load_fairseq(old)(fairseq_pairs(old), features_only=True)
+    torch.testing.assert_close(features[mask], expected, **TOLERANCE)
+    convert_to_hf.main([str(old / "model.pt"), str(tmp_path / "back")])
+    again = transformers.BertForMaskedLM.from_pretrained(tmp_path / "back").eval()
+    inputs["token_type_ids"] += 1  # segments play no part in it
+    torch.testing.assert_close(again.bert(**inputs).last_hidden_state[mask], expected, **TOLERANCE)
+
+
+def test_flags_are_the_architecture_and_its_sizes(converted):
+    _, _, _, ours = converted
+    flags = json.loads((ours / convert_from_hf.ARCHITECTURE).read_text())["flags"]
+    assert flags[0] == "--arch" and len(flags) % 2 == 0
+    names = {"--arch", "--layer-norm-epsilon", "--segments", "--max-positions", "--activation-fn"}
+    assert all(flag in names or flag.startswith("--encoder-") for flag in flags[::2])
 
 
 @torch.no_grad()
@@ -219,23 +318,35 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ("bert", "roberta"))
-def test_a_fine_tuned_model_predicts_the_same_in_transformers(family, kind, tmp_path):
-    make_hf(tmp_path / "hf", family)
-    start = convert_from_hf.run(tmp_path / "hf", tmp_path / "fairseq", layers=2)
+def fine_tune(root, family, kind, *flags, head="ForMaskedLM"):
+    """A converted model of two layers, trained on random data; returns its checkpoint and folders."""
+    make_hf(root / "hf", family, head)
+    start = convert_from_hf.run(root / "hf", root / "fairseq", layers=2)
     description = json.loads((start / convert_from_hf.ARCHITECTURE).read_text())
-    data = training.write_data(tmp_path / "data", kind, words=start / "dict.txt")
+    data = training.write_data(root / "data", kind, words=start / "dict.txt")
     command = (
-        f"{data} --save-dir {tmp_path / 'trained'} --criterion {KINDS[kind][1]} --cpu --num-workers 0 "
+        f"{data} --save-dir {root / 'trained'} --criterion {KINDS[kind][1]} --cpu --num-workers 0 "
         f"{training.KIND_FLAGS[kind]} --optimizer sgd --lr 0.1 --max-update 2 --batch-size 4 "
         f"--finetune-from-model {start / 'model.pt'}"
     )
-    flags = [*command.split(), *description["flags"]]
     if kind == "regression":
-        flags.append("--regression-target")
-    training.run(flags)
-    checkpoint = tmp_path / "trained" / "checkpoint_last.pt"
+        flags = (*flags, "--regression-target")
+    training.run([*command.split(), *description["flags"], *flags])
+    return root / "trained" / "checkpoint_last.pt", start, data
+
+
+def load_trained(checkpoint, data):
+    models, _, _ = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides={"data": str(data)}
+    )
+    return models[0].eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ("bert", "roberta"))
+def test_a_fine_tuned_model_predicts_the_same_in_transformers(family, kind, tmp_path):
+    head = "ForPreTraining" if family == "bert" else "ForMaskedLM"
+    checkpoint, start, data = fine_tune(tmp_path, family, kind, head=head)
     convert_to_hf.main([str(checkpoint), str(tmp_path / "back"), "--pretrained", str(start)])
 
     name = hf_layout.FAMILIES[family].class_name
@@ -243,19 +354,19 @@ def test_a_fine_tuned_model_predicts_the_same_in_transformers(family, kind, tmp_
         tmp_path / "back", output_loading_info=True
     )
     assert not report["missing_keys"] and not report["unexpected_keys"], report
-    models, _, _ = checkpoint_utils.load_model_ensemble_and_task(
-        [str(checkpoint)], arg_overrides={"data": str(data)}
-    )
-    head = "sentence_classification_head"
+    if family == "bert":
+        tokens, inputs = fairseq_pairs(start), dict(bert_pairs(tmp_path / "hf"))
+        mask = inputs["attention_mask"].bool()
+    else:
+        tokens = fairseq_batch(start)
+        ids, mask = hf_batch(tmp_path / "hf", family, theirs.config.pad_token_id)
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+    model, head = load_trained(checkpoint, data), "sentence_classification_head"
     with torch.no_grad():
-        expected = models[0].eval()(fairseq_batch(start), classification_head_name=head)[0]
-    ids, mask = hf_batch(tmp_path / "hf", family, theirs.config.pad_token_id)
-    inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        expected = model(tokens, classification_head_name=head)[0]
     if kind == "multiple-choice":
         inputs = {key: value[None] for key, value in inputs.items()}
         expected = expected.T
-    elif family == "bert":  # segments play no part any more
-        inputs["token_type_ids"] = torch.ones_like(ids)
     with torch.no_grad():
         logits = theirs.eval()(**inputs).logits
     if kind == "token-classification":
@@ -267,11 +378,76 @@ def test_a_fine_tuned_model_predicts_the_same_in_transformers(family, kind, tmp_
         assert theirs.config.problem_type == expected_type
 
 
+def rename_labels(data, names):
+    """Call the classes otherwise."""
+    (data / "label" / "dict.txt").write_text("".join(f"{name} 1\n" for name in names))
+
+
+@pytest.mark.parametrize("text", (SENTENCES[0], dict(text=SENTENCES[0], text_pair=SENTENCES[2])))
+@pytest.mark.parametrize("where", ("found", "--data-bin", "--label-dict", "--numbered-labels"))
+def test_a_pipeline_names_the_classes(text, where, tmp_path):
+    """MRPC's class 0 is called 1."""
+    checkpoint, start, data = fine_tune(tmp_path, "bert", "classification")
+    names = ["1", "0", "not_entailment"]
+    rename_labels(data, names)
+    options = []
+    if where != "found":
+        moved = tmp_path / "moved"
+        data.rename(moved)
+        data = moved
+        option = {"--data-bin": [data], "--label-dict": [data / "label" / "dict.txt"]}
+        options = [where, *map(str, option.get(where, []))]
+    if where == "--numbered-labels":
+        names = ["LABEL_0", "LABEL_1", "LABEL_2"]
+    back = tmp_path / "back"
+    convert_to_hf.main([str(checkpoint), str(back), "--pretrained", str(start), *options])
+    pipeline = transformers.pipeline("text-classification", model=str(back), device="cpu")
+    found = pipeline([text], top_k=None)[0]
+    pair = (text, "") if isinstance(text, str) else (text["text"], text["text_pair"])
+    encoder = encoder_of(start)
+    a, b = encoder.encode_batch(pair)
+    tokens = torch.tensor([[0, *a, 2, *([] if isinstance(text, str) else [*b, 2])]])
+    with torch.no_grad():
+        head = "sentence_classification_head"
+        logits = load_trained(checkpoint, data)(tokens, classification_head_name=head)[0][0]
+    expected = dict(zip(names, logits.softmax(-1).tolist()))
+    assert {each["label"]: each["score"] for each in found} == pytest.approx(expected, abs=1e-5)
+    config = json.loads((back / "config.json").read_text())
+    assert config["label2id"] == {name: number for number, name in enumerate(names)}
+
+
+def test_a_pipeline_names_the_classes_of_words(tmp_path):
+    checkpoint, start, _ = fine_tune(tmp_path, "bert", "token-classification")
+    back = tmp_path / "back"
+    convert_to_hf.main([str(checkpoint), str(back), "--pretrained", str(start)])
+    pipeline = transformers.pipeline("token-classification", model=str(back), ignore_labels=[])
+    found = pipeline(SENTENCES[0])
+    assert len(found) > 5 and {each["entity"] for each in found} <= set(training.LABELS)
+    config = json.loads((back / "config.json").read_text())
+    assert list(config["id2label"].values()) == training.LABELS
+
+
+def test_labels_that_are_not_found_or_do_not_fit_are_refused(tmp_path):
+    checkpoint, start, data = fine_tune(tmp_path, "bert", "classification")
+    back, folder = tmp_path / "back", tmp_path / "moved"
+    request = [str(checkpoint), str(back), "--pretrained", str(start)]
+    data.rename(folder)
+    with pytest.raises(SystemExit, match="--data-bin.*--label-dict.*--numbered-labels") as error:
+        convert_to_hf.main(request)
+    assert "dict.txt: no such file" in str(error.value)
+    with pytest.raises(SystemExit, match="names 0 classes, the head has 3"):
+        (folder / "empty.txt").write_text("")
+        convert_to_hf.main([*request, "--label-dict", str(folder / "empty.txt")])
+    with pytest.raises(SystemExit, match="nothing.txt"):
+        convert_to_hf.main([*request, "--label-dict", str(folder / "nothing.txt")])
+    assert not back.exists()
+
+
 @torch.no_grad()
 def test_the_real_minilm_gives_real_hidden_states(tmp_path):
     try:
         source = convert_from_hf.find_source(convert_from_hf.Path("minilm"))
-    except hf_layout.ConversionError as error:
+    except UserError as error:
         pytest.skip(str(error))
     start = convert_from_hf.run(source, tmp_path / "minilm")
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -282,6 +458,30 @@ def test_the_real_minilm_gives_real_hidden_states(tmp_path):
     features, _ = load_fairseq(start)(fairseq_batch(start), features_only=True)
     torch.testing.assert_close(features[mask], expected[mask], **TOLERANCE)
     assert expected[mask].std() > 0.1
+
+
+@torch.no_grad()
+def test_the_real_minilm_gives_real_pairs_of_rte_what_bert_gives_them(real_data, tmp_path):
+    try:
+        source = convert_from_hf.find_source(convert_from_hf.Path("minilm"))
+    except UserError as error:
+        pytest.skip(str(error))
+    start = convert_from_hf.run(source, tmp_path / "minilm")
+    lines = (real_data / "glue" / "RTE" / "dev.tsv").read_text("utf-8").splitlines()[1:33]
+    pairs = [tuple(line.split("\t")[1:3]) for line in lines]
+    theirs = transformers.AutoModel.from_pretrained(source).eval()
+    inputs, tokens = bert_pairs(source, pairs), fairseq_pairs(start, pairs)
+    mask = inputs["attention_mask"].bool()
+    expected = theirs(**inputs)
+    features, _ = load_fairseq(start)(tokens, features_only=True)
+    torch.testing.assert_close(features[mask], expected.last_hidden_state[mask], **TOLERANCE)
+    inputs["token_type_ids"] = torch.zeros_like(inputs["token_type_ids"])
+    single = theirs(**inputs).last_hidden_state
+    assert (single - expected.last_hidden_state)[mask].abs().max() > 0.05  # segments matter
+    pooler = torch.load(start / "model.pt", weights_only=True)["model"]
+    for part in ("weight", "bias"):
+        value = getattr(theirs.pooler.dense, part)
+        torch.testing.assert_close(pooler[hf_layout.POOLER + part], value, rtol=0, atol=0)
 
 
 def test_the_wrong_epsilon_would_be_seen(converted):
@@ -313,7 +513,7 @@ def test_bin_files_and_old_names_are_read(tmp_path):
         ({"model_type": "gpt2"}, "model_type 'gpt2'; known are bert"),
         ({"hidden_act": "silu"}, "hidden_act 'silu' has no like"),
         ({"position_embedding_type": "relative_key"}, "only absolute position"),
-        ({"vocab_size": 7}, "but the model has 7 word embeddings"),
+        ({"vocab_size": 7}, "does not fit the model"),
         ({"intermediate_size": 25}, "does not fit the model"),
     ],
 )
@@ -321,18 +521,18 @@ def test_what_cannot_be_converted_is_refused(entry, message, tmp_path):
     make_hf(tmp_path / "hf", "bert")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps({**config, **entry}))
-    with pytest.raises(hf_layout.ConversionError, match=message):
+    with pytest.raises(UserError, match=message):
         convert_from_hf.run(tmp_path / "hf", tmp_path / "fairseq")
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
 def test_missing_files_and_existing_folders_are_named(converted, tmp_path):
     _, _, hf, ours = converted
-    with pytest.raises(hf_layout.ConversionError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         convert_from_hf.run(hf, ours)
-    with pytest.raises(hf_layout.ConversionError, match="--layers 9: the model has 3"):
+    with pytest.raises(UserError, match="--layers 9: the model has 3"):
         convert_from_hf.run(hf, tmp_path / "x", layers=9)
-    with pytest.raises(hf_layout.ConversionError, match=r"config\.json: no such file"):
+    with pytest.raises(UserError, match=r"config\.json: no such file"):
         convert_from_hf.run(tmp_path, tmp_path / "x")
     with pytest.raises(SystemExit, match="no such checkpoint"):
         convert_to_hf.main([str(tmp_path / "x.pt"), str(tmp_path / "y")])
