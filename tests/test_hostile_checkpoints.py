@@ -48,9 +48,8 @@ def ask(tool, folder, checkpoint, *more):
         elif tool == "plot":
             request = ["layers", f"a={checkpoint}", "--out", str(folder / "out.png")]
             call = plot_attention.main
-            patch.setattr(plot_attention, "plot_curves", lambda *curves: argparse.Namespace(
-                savefig=lambda path, **options: None
-            ))
+            figure = argparse.Namespace(savefig=lambda path, **options: None)
+            patch.setattr(plot_attention, "plot_curves", lambda *curves: figure)
         else:
             target = checkpoint.with_name("stripped.pt")
             target.unlink(missing_ok=True)
@@ -97,10 +96,10 @@ def test_code_in_a_configuration_does_not_run(trained, state, tmp_path):
     from fairseq import checkpoint_utils
 
     hostile = copy.deepcopy(state)
-    named = vars(hostile["cfg"]["model"]) | attacks["transformer_lm"] | {"_name": "transformer_lm"}
-    hostile["cfg"]["model"] = named | {"character_embedding_dim": 4}
+    named = {"_name": "transformer_lm", "max_target_positions": 32, "tokens_per_sample": 32}
+    hostile["cfg"]["model"] = named | attacks["transformer_lm"]
     torch.save(hostile, tmp_path / "hostile.pt")
-    with pytest.raises(Exception):  # noqa: B017 - None is no list of filters; the code has run
+    with pytest.raises(TypeError):  # None is no list of filters, but the code has run
         checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "hostile.pt")])
     assert evidence.exists()
 
