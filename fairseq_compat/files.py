@@ -28,10 +28,17 @@ def written_beside(target: str | Path) -> Iterator[Path]:
     """A file's path to write to; it takes the place of ``target`` when the context ends well.
 
     The file is there already, empty; what writes it may open it anew. An exception removes it and
-    leaves ``target`` as it was.
+    leaves ``target`` as it was. A device or a pipe is written to as it is.
+
+    Raises:
+        OSError: naming ``target`` where it cannot be written.
     """
     target = Path(target)
-    with _begun(target, lambda path: path.touch(exist_ok=False)) as partial:
+    if target.exists() and not target.is_file():
+        with _naming(target):
+            yield target
+        return
+    with _naming(target), _begun(target, lambda path: path.touch(exist_ok=False)) as partial:
         try:
             yield partial
             os.replace(partial, target)
@@ -96,6 +103,18 @@ def remove_leftovers(target: Path) -> None:
             with _opened(path) as descriptor:
                 if _lock(descriptor, wait=False):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """A full disk names no file, and the one that is being written has a name that nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or str(error.filename).endswith(PARTIAL)
+        if unnamed and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
 
 
 @contextlib.contextmanager

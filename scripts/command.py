@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def one_line_errors(program: str) -> Iterator[None]:
     """
     try:
         yield
+        _flush_output()
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:
@@ -49,6 +51,16 @@ def one_line_errors(program: str) -> Iterator[None]:
         sys.exit(f"{program}: error: {place}{error.strerror}")
     except ValueError as error:
         sys.exit(f"{program}: error: {' '.join(str(error).split())}")
+
+
+def _flush_output() -> None:
+    """Find a full disk or a closed pipe now: Python would complain as it ends, and not in a line."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what is left in the buffer has no place to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def read_text(path: str | Path) -> str:

@@ -8,9 +8,12 @@ from typing import Any
 
 import glue_submission
 import numpy as np
+from command import UserError
 from ensemble import Predictions
 from glue_format import TASKS, Split, read_split
-from trained_model import PredictError, TrainedModel
+from trained_model import TrainedModel
+
+from fairseq_compat.files import write_text
 
 
 class GlueSets:
@@ -23,8 +26,7 @@ class GlueSets:
             folder: that holds TASK/test.tsv and so on; split: test or dev.
 
         Raises:
-            GlueError: a file is missing or not as it should be.
-            ValueError: a test file does not number its rows.
+            UserError: a file is missing or not as it should be, or does not number its rows.
         """
         self.task, self.folder, self.split = TASKS[name], folder / name, split
         self.fairseq_split = "test" if split == "test" else "valid"
@@ -43,13 +45,13 @@ class GlueSets:
         """The texts of every example of every file; of a ranking model's one file, of its pairs.
 
         Raises:
-            PredictError: the model's classes are not the task's.
+            UserError: the model's classes are not the task's.
         """
         if model.kind == "ranking":
             from task_formats.pairs import POSITIVE, glue_pairs
 
             if self.task.name not in POSITIVE or len(model.labels) != 2:
-                raise PredictError(
+                raise UserError(
                     f"{model.checkpoint}: ranks {len(model.labels)} choices; only models of pairs "
                     f"predict, and only {' or '.join(POSITIVE)} (--glue-task)"
                 )
@@ -57,7 +59,7 @@ class GlueSets:
             return [list(zip(*self.pairs.split.inputs))]
         wanted = "regression" if self.task.regression else "classification"
         if model.kind != wanted or set(model.labels) != set(self.task.labels):
-            raise PredictError(
+            raise UserError(
                 f"{model.checkpoint}: its classes are {', '.join(model.labels) or 'scores'}; "
                 f"{self.task.name} has {', '.join(self.task.labels) or 'scores'} (--glue-task)"
             )
@@ -85,11 +87,10 @@ class GlueSets:
 
     def write(self, output_dir: Path, rows: Sequence[Predictions]) -> list[str]:
         """Write them and return what was written; ``rows`` as :meth:`rows` returns them."""
-        output_dir.mkdir(parents=True, exist_ok=True)
         written = []
         for path, found, indices in zip(self.targets(output_dir), rows, self.indices.values()):
             lines = glue_submission.lines(self.task, self.task.labels, found, indices)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_text(path, "".join(f"{line}\n" for line in lines))
             written.append(f"{path}: {len(lines) - 1} predictions")
         return written
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from command import UserError, read_text
 from ensemble import Predictions
 from glue_format import MAXIMUM_SCORE, GlueTask
 from numpy.typing import NDArray
@@ -24,12 +25,13 @@ def read_indices(path: Path) -> list[str]:
     """What the official test file calls its rows: its first column.
 
     Raises:
-        ValueError: it is no such number.
+        UserError: it is no such number.
     """
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        header, *rows = (line.split("\t", 1)[0].strip() for line in file)
+    header, *rows = (line.split("\t", 1)[0].strip() for line in read_text(path).split("\n"))
     if header not in INDEX:
-        raise ValueError(f"{path}: the first column is {header!r} instead of index (--glue-dir)")
+        raise UserError(f"{path}: the first column is {header!r} instead of index (--glue-dir)")
+    if rows and not rows[-1]:
+        rows.pop()
     return rows
 
 

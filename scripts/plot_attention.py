@@ -19,21 +19,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Appended, so that an installed copy wins and a checkout that is not installed works as well.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+from checkpoint_file import read_checkpoint
+from checkpoint_model import build, task_name, task_options
+from command import UserError, one_line_errors, read_json
+from trained_model import dictionary_file, find_data
 
-import fairseq_compat
-
-fairseq_compat.install()
-
-
-class PlotError(ValueError):
-    """The request cannot be fulfilled; the message says why."""
+from fairseq_compat.files import written_beside
 
 
 class Attention(NamedTuple):
@@ -73,29 +68,50 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def load(checkpoint: Path, data: Path | None) -> tuple[Any, Any]:
-    """The model, in eval mode, and its task.
+def check_options(arguments: argparse.Namespace) -> None:
+    """Find what cannot be, before a model is loaded.
 
     Raises:
-        PlotError: no such file, or a model without adversaries.
+        UserError: naming the option.
     """
-    if not checkpoint.is_file():
-        raise PlotError(f"{checkpoint}: no such checkpoint")
-    from fairseq import checkpoint_utils
+    if not arguments.out.parent.is_dir():
+        raise UserError(f"{arguments.out.parent}: no such folder (--out)")
+    if arguments.out.is_dir():
+        raise UserError(f"{arguments.out}: is a folder (--out)")
+    if getattr(arguments, "batch", 1) < 1:
+        raise UserError(f"--batch {arguments.batch}: at least 1")
+    if not 0 <= getattr(arguments, "seed", 1) < 2**63:
+        raise UserError(f"--seed {arguments.seed}: from 0 to 2^63 - 1")
+    for named in getattr(arguments, "checkpoints", ()):
+        if "=" not in named:
+            raise UserError(f"{named}: give NAME=CHECKPOINT")
 
-    import adv_plugins  # noqa: F401 - registers the model
-    from adv_plugins.models.asa_roberta import adversaries
 
-    overrides = {} if data is None else {"data": str(data)}
-    try:
-        (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
-            [str(checkpoint)], arg_overrides=overrides
+def load(checkpoint: Path, data: Path | None, *, raw_text: bool = False) -> tuple[Any, Any]:
+    """The model, in eval mode, and its task.
+
+    Args:
+        raw_text: whether the task's data may be raw text; see :func:`checkpoint_model.build`.
+
+    Raises:
+        UserError: no such file, one that is refused, or a model without adversaries.
+    """
+    state = read_checkpoint(checkpoint, whole=True)
+    from adv_plugins.models.asa_roberta import ADVERSARY, adversaries
+
+    if not any(ADVERSARY in name for name in state["model"]):
+        raise UserError(f"{checkpoint}: has no adversary; train it with an asa_ architecture")
+    name = task_name(checkpoint, state)
+    options = task_options(checkpoint, state)
+    folder = data or find_data(checkpoint, options.get("data"), name)
+    if not dictionary_file(folder, name).is_file():
+        raise UserError(
+            f"{dictionary_file(folder, name)}: no such file; --data gives the folder of the data"
         )
-    except FileNotFoundError as error:
-        raise PlotError(f"{error}; --data gives the folder of the preprocessed data") from error
+    model, task = build(checkpoint, state, folder, raw_text=raw_text)
     if not adversaries(model):
-        raise PlotError(f"{checkpoint}: {type(model).__name__} has no adversary")
-    return model.eval(), task
+        raise UserError(f"{checkpoint}: {type(model).__name__} has no adversary")
+    return model, task
 
 
 @contextlib.contextmanager
@@ -150,21 +166,18 @@ def encode(text: str, arguments: argparse.Namespace, dictionary: Any) -> tuple[A
     """(T,) tokens of a sentence with fairseq's begin and end, and what to call each.
 
     Raises:
-        PlotError: the tokenizer does not fit the model's dictionary.
+        UserError: the tokenizer does not fit the model's dictionary.
     """
     import torch
     from binarize import Gpt2Bpe, SentencePiece
 
-    try:
-        if arguments.sentencepiece is not None:
-            encoder: Any = SentencePiece(arguments.sentencepiece)
-        else:
-            encoder = Gpt2Bpe(arguments.bpe_dir)
-    except ValueError as error:
-        raise PlotError(str(error)) from error
+    if arguments.sentencepiece is not None:
+        encoder: Any = SentencePiece(arguments.sentencepiece)
+    else:
+        encoder = Gpt2Bpe(arguments.bpe_dir)
     symbols = encoder.dictionary.symbols
     if symbols != dictionary.symbols[: len(symbols)]:
-        raise PlotError("the tokenizer is not the one that this model's data were made with")
+        raise UserError("the tokenizer is not the one that this model's data were made with")
     (words,) = encoder.encode_batch([text])
     names = [symbols[index] for index in words]
     if arguments.sentencepiece is None:
@@ -177,10 +190,10 @@ def gpt2_names(symbols: Sequence[str], bpe_dir: Path) -> list[str]:
     """What the decimal numbers in RoBERTa's dictionary stand for."""
     from tokenizers.decoders import ByteLevel
 
-    ids = json.loads((bpe_dir / "encoder.json").read_text("utf-8"))
+    ids = read_json(bpe_dir / "encoder.json")
     pieces = {str(index): piece for piece, index in ids.items()}
     decoder = ByteLevel()
-    return [decoder.decode([pieces[symbol]]) for symbol in symbols]
+    return [decoder.decode([pieces.get(symbol, symbol)]) for symbol in symbols]
 
 
 def masked_proportions(model: Any, task: Any, split: str, batch: int, seed: int) -> list[float]:
@@ -190,15 +203,21 @@ def masked_proportions(model: Any, task: Any, split: str, batch: int, seed: int)
     from adv_plugins.batch import source_tokens
     from adv_plugins.models.asa_roberta import biased
 
-    task.load_dataset(split)
-    batches = task.get_batch_iterator(
-        task.dataset(split), max_sentences=batch, max_positions=task.max_positions()
-    )
+    try:
+        task.load_dataset(split)
+        batches = task.get_batch_iterator(
+            task.dataset(split), max_sentences=batch, max_positions=task.max_positions()
+        )
+    except Exception as error:  # noqa: BLE001 - fairseq raises anything of damaged data
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"split {split} cannot be read (--split, --data): {reason[:300]}") from error
     torch.manual_seed(seed)
     with torch.no_grad(), biased(model) as layers:
         for sample in batches.next_epoch_itr(shuffle=False):
             for tokens in source_tokens(sample):
                 model(tokens, features_only=True)
+    if not layers or not layers[0]:
+        raise UserError(f"split {split} has no sentences (--split, --data)")
     return [torch.cat(layer).mean().item() for layer in layers]
 
 
@@ -206,35 +225,33 @@ def read_history(log: Path) -> dict[str, list[tuple[int, float]]]:
     """(update, masked proportion) points of every layer.
 
     Raises:
-        PlotError: the log has none.
+        UserError: the log has none.
     """
     if not log.is_file():
-        raise PlotError(f"{log}: no such file")
+        raise UserError(f"{log}: no such file")
     curves: dict[str, list[tuple[int, float]]] = {}
-    for line in log.read_text("utf-8", errors="replace").splitlines():
+    *lines, last = log.read_text("utf-8", errors="replace").split("\n")
+    for line in lines if "}" not in last else [*lines, last]:  # it may be being written
         _, brace, rest = line.partition("{")
         if '"masked_layer' not in rest:  # the summary of an epoch has other names
             continue
-        numbers = json.loads(brace + rest)
-        for key, value in numbers.items():
-            if key.startswith("masked_layer"):
+        try:
+            numbers = json.loads(brace + rest)
+            masked = {key: value for key, value in numbers.items() if key.startswith("masked_layer")}
+            for key, value in masked.items():
                 point = (int(numbers["num_updates"]), float(value))
                 curves.setdefault(key.removeprefix("masked_"), []).append(point)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{log}: {line[:80]!r} is no line of --log-format json") from error
     if not curves:
-        raise PlotError(f"{log}: no masked_layer in it; train with asa_criterion and json logs")
+        raise UserError(f"{log}: no masked_layer in it; train with asa_criterion and json logs")
     return curves
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure that needs no screen.
+    """A figure that needs no screen."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        PlotError: there is no matplotlib.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlotError("matplotlib is missing: pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -278,13 +295,16 @@ def maps(arguments: argparse.Namespace) -> Any:
     """Figures 1 and 6."""
     model, task = load(arguments.checkpoint, arguments.data)
     tokens, names = encode(arguments.text, arguments, task.source_dictionary)
+    longest = int(model.max_positions())
+    if len(tokens) > longest:
+        raise UserError(f"--text has {len(tokens)} subwords, this model reads {longest}")
     found = attention_of(model, tokens, arguments.seed)
     heads = len(found[0].clean)
     if arguments.head is not None and not 1 <= arguments.head <= heads:
-        raise PlotError(f"--head {arguments.head}: this model has heads 1 to {heads}")
+        raise UserError(f"--head {arguments.head}: this model has heads 1 to {heads}")
     for layer in arguments.layers or ():
         if not 1 <= layer <= len(found):
-            raise PlotError(f"--layers {layer}: this model has layers 1 to {len(found)}")
+            raise UserError(f"--layers {layer}: this model has layers 1 to {len(found)}")
     chosen = arguments.layers or range(1, len(found) + 1)
     return plot_maps({layer: found[layer - 1] for layer in chosen}, names, arguments.head)
 
@@ -293,10 +313,8 @@ def layers(arguments: argparse.Namespace) -> Any:
     """Figure 5."""
     curves = {}
     for named in arguments.checkpoints:
-        name, equals, checkpoint = named.partition("=")
-        if not equals:
-            raise PlotError(f"{named}: give NAME=CHECKPOINT")
-        model, task = load(Path(checkpoint), arguments.data)
+        name, _, checkpoint = named.partition("=")
+        model, task = load(Path(checkpoint), arguments.data, raw_text=True)
         found = masked_proportions(model, task, arguments.split, arguments.batch, arguments.seed)
         mean = sum(found) / len(found)
         print(f"{name}: {' '.join(f'{value:.4f}' for value in found)}, mean {mean:.4f}")
@@ -312,13 +330,13 @@ def history(arguments: argparse.Namespace) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the input is one line, not a traceback."""
     arguments = parse_arguments(argv)
-    try:
-        new_figure(1, 1)
+    with one_line_errors("plot_attention.py"):
+        new_figure(1, 1)  # without matplotlib no model is loaded
+        check_options(arguments)
         figure = {"maps": maps, "layers": layers, "history": history}[arguments.command](arguments)
-        figure.savefig(arguments.out, dpi=150, format="png")
-    except PlotError as error:
-        sys.exit(f"plot_attention.py: error: {error}")
-    print(arguments.out)
+        with written_beside(arguments.out) as path:
+            figure.savefig(path, dpi=150, format="png")
+        print(arguments.out)
 
 
 if __name__ == "__main__":

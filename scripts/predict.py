@@ -23,11 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ensemble
+from command import UserError, one_line_errors, read_text
 from ensemble import Predictions
 from glue_format import TASKS
 from glue_predictions import GlueSets
 from tokenizer_options import add_tokenizer_options, load_encoder, options_of_checkpoint
-from trained_model import PredictError, TrainedModel, read_trained_model
+from trained_model import TrainedModel, read_trained_model
+
+from fairseq_compat.files import write_text
 
 if TYPE_CHECKING:
     from binarize import TextEncoder
@@ -68,15 +71,15 @@ def check_options(arguments: argparse.Namespace) -> None:
     """Find what is missing or would do nothing.
 
     Raises:
-        PredictError: naming the option.
+        UserError: naming the option.
     """
     glue, submits = arguments.glue_task is not None, arguments.split != "dev"
     if arguments.batch_size < 1:
-        raise PredictError(f"--batch-size {arguments.batch_size}: at least 1")
+        raise UserError(f"--batch-size {arguments.batch_size}: at least 1")
     if glue and arguments.glue_dir is None:
-        raise PredictError("--glue-task needs the official files: give --glue-dir")
+        raise UserError("--glue-task needs the official files: give --glue-dir")
     if glue and submits and arguments.output_dir is None:
-        raise PredictError("--split test writes files: give --output-dir")
+        raise UserError("--split test writes files: give --output-dir")
     for option, useful in (
         ("glue_dir", glue),
         ("split", glue),
@@ -87,45 +90,45 @@ def check_options(arguments: argparse.Namespace) -> None:
         if getattr(arguments, option) and not useful:
             given = "--glue-task" if glue else "--input"
             given += " --split dev" if glue and not submits else ""
-            raise PredictError(f"--{option.replace('_', '-')} does nothing with {given}")
+            raise UserError(f"--{option.replace('_', '-')} does nothing with {given}")
 
 
 def check_targets(targets: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse to overwrite, before hours of predictions rather than after.
 
     Raises:
-        PredictError: naming the option.
+        UserError: naming the option.
     """
     for target in targets:
         if target.is_dir():
-            raise PredictError(f"{target}: is a folder (--output)")
+            raise UserError(f"{target}: is a folder (--output)")
         if target.exists() and not overwrite:
-            raise PredictError(f"{target}: exists already; pass --overwrite to replace it")
+            raise UserError(f"{target}: exists already; pass --overwrite to replace it")
 
 
 def read_lines(source: str) -> list[list[str]]:
     """The texts of every line.
 
     Raises:
-        PredictError: the file does not exist, or its lines differ in their number of columns.
+        UserError: the file does not exist, or its lines differ in their number of columns.
     """
     if source == "-":
-        content = sys.stdin.buffer.read()
-    elif Path(source).is_file():
-        content = Path(source).read_bytes()
+        try:
+            content = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"-: not UTF-8 text ({error.reason}) (--input)") from error
+    elif Path(source).exists():
+        content = read_text(source)
     else:
-        raise PredictError(f"{source}: no such file (--input)")
-    try:
-        # Lines end with line feeds only: the texts may hold other Unicode breaks.
-        lines = content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise PredictError(f"{source}: not UTF-8 text ({error.reason}) (--input)") from error
+        raise UserError(f"{source}: no such file (--input)")
+    # Lines end with line feeds only: the texts may hold other Unicode breaks.
+    lines = content.split("\n")
     if not lines[-1]:
         lines.pop()
     rows = [[text.strip() for text in line.split("\t")] for line in lines]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
-            raise PredictError(
+            raise UserError(
                 f"{source}:{number}: {len(row)} columns, the first line has {len(rows[0])}"
             )
     return rows
@@ -135,20 +138,20 @@ def read_models(arguments: argparse.Namespace) -> list[TrainedModel]:
     """What the checkpoints predict.
 
     Raises:
-        PredictError: not the same, or --ensemble has no meaning for it.
+        UserError: not the same, or --ensemble has no meaning for it.
     """
     models = [read_trained_model(path, arguments.data_bin) for path in arguments.checkpoints]
     first = models[0]
     for model in models[1:]:
         if (model.task, model.kind, model.labels) != (first.task, first.kind, first.labels):
-            raise PredictError(
+            raise UserError(
                 f"{model.checkpoint}: predicts {describe(model)}, but {first.checkpoint} "
                 f"{describe(first)}; they are no ensemble"
             )
     if first.kind == "regression" and arguments.ensemble == "majority":
-        raise PredictError("--ensemble majority: scores have no majority; take mean")
+        raise UserError("--ensemble majority: scores have no majority; take mean")
     if first.kind in ("regression", "tokens") and arguments.probabilities:
-        raise PredictError(f"--probabilities: there are none of {describe(first)}")
+        raise UserError(f"--probabilities: there are none of {describe(first)}")
     return models
 
 
@@ -165,7 +168,7 @@ def find_encoder(arguments: argparse.Namespace, models: Sequence[TrainedModel]) 
     beside the checkpoint.
 
     Raises:
-        PredictError: there is none, or it is not that of the data.
+        UserError: there is none, or it is not that of the data.
     """
     from binarize import MASK, load_dictionary
 
@@ -173,14 +176,14 @@ def find_encoder(arguments: argparse.Namespace, models: Sequence[TrainedModel]) 
         folders = [path.parent for path in (*models[0].beginnings, models[0].checkpoint)]
         found = next(filter(None, map(options_of_checkpoint, folders)), None)
         if found is None:
-            raise PredictError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
+            raise UserError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
         option, path = found
         setattr(arguments, option.removeprefix("--").replace("-", "_"), Path(path))
     encoder = load_encoder(arguments)
     ours = [symbol for symbol in encoder.dictionary.symbols if symbol != MASK]
     for path in dict.fromkeys(model.dictionary_file for model in models):
         if [symbol for symbol in load_dictionary(path).symbols if symbol != MASK] != ours:
-            raise PredictError(
+            raise UserError(
                 f"{path}: is not the tokenizer's dictionary (--bpe-dir, --sentencepiece, --wordpiece)"
             )
     return encoder
@@ -227,13 +230,13 @@ def predict_text(arguments: argparse.Namespace) -> str:
     if arguments.output is not None:
         check_targets([arguments.output], overwrite=arguments.overwrite)
         if not arguments.output.parent.is_dir():
-            raise PredictError(f"{arguments.output.parent}: no such folder (--output)")
+            raise UserError(f"{arguments.output.parent}: no such folder (--output)")
     rows = read_lines(arguments.input)
     models = read_models(arguments)
     for model in models:
         if rows and len(rows[0]) not in model.columns():
             wanted = " or ".join(map(str, model.columns()))
-            raise PredictError(
+            raise UserError(
                 f"{arguments.input}: {len(rows[0])} columns, but {model.checkpoint} reads {wanted}"
             )
     encoder = find_encoder(arguments, models)
@@ -242,7 +245,7 @@ def predict_text(arguments: argparse.Namespace) -> str:
     content = "".join(f"{line}\n" for line in lines)
     if arguments.output is None:
         return content
-    arguments.output.write_text(content, encoding="utf-8")
+    write_text(arguments.output, content)
     return ""
 
 
@@ -256,7 +259,7 @@ def predict_glue(arguments: argparse.Namespace) -> str:
     examples = official.examples(models[0])
     for model in models:
         if len(examples[0][0]) not in model.columns():
-            raise PredictError(
+            raise UserError(
                 f"{model.checkpoint}: reads {model.columns()[0]} texts, but {arguments.glue_task} "
                 f"has {len(examples[0][0])} (--glue-task)"
             )
@@ -283,13 +286,11 @@ def only_output() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the request is one line, not a traceback."""
     arguments = make_parser().parse_args(argv)
-    try:
+    with one_line_errors("predict.py"):
         check_options(arguments)
         with only_output():
             output = (predict_glue if arguments.glue_task else predict_text)(arguments)
-    except ValueError as error:  # also GlueError, TaskError and the tokenizers' complaints
-        sys.exit(f"predict.py: error: {error}")
-    sys.stdout.write(output)
+        sys.stdout.write(output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A fine-tuned checkpoint on raw text, through fairseq's hub interface.
+"""A fine-tuned checkpoint on raw text.
 
 Symbols, separators and order are those of the checkpoint's own task, so a prediction is what
 fairseq's validation computes on the same text binarised.
@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from checkpoint_file import read_checkpoint
+from checkpoint_model import build
+from command import UserError
 from numpy.typing import NDArray
-from trained_model import PredictError, TrainedModel
+from trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from binarize import Indices, TextEncoder
@@ -56,18 +59,12 @@ class Predictor:
     def __init__(self, trained: TrainedModel) -> None:
         """Load it, on the GPU if there is one."""
         import torch
-        from fairseq.models.roberta import RobertaModel
 
-        import adv_plugins  # noqa: F401 - registers architectures and tasks
-
-        checkpoint = trained.checkpoint.resolve()
-        # Not the subclass: the checkpoint says which model is built.
-        self.hub = RobertaModel.from_pretrained(
-            str(checkpoint.parent), checkpoint.name, str(trained.data.resolve()), bpe=None
-        )
-        self.hub.eval()
-        if torch.cuda.is_available():
-            self.hub.cuda()
+        checkpoint = trained.checkpoint
+        self.model, task = build(checkpoint, read_checkpoint(checkpoint, whole=True), trained.data)
+        self.dictionary = task.source_dictionary
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)
         self.trained = trained
 
     def sequences(self, texts: Sequence[Indices]) -> list[Indices]:
@@ -78,16 +75,16 @@ class Predictor:
                 token_classification the words.
 
         Raises:
-            PredictError: too few or too many of them.
+            UserError: too few or too many of them.
         """
         trained = self.trained
-        end = np.array([self.hub.task.source_dictionary.eos()])
+        end = np.array([self.dictionary.eos()])
         start = _symbol(trained.options.get("init_token"))
         separator = _symbol(trained.options.get("separator_token"))
         if trained.kind == "tokens":
             return [np.concatenate([start, *texts, end])]
         if len(texts) not in trained.columns():
-            raise PredictError(f"{len(texts)} texts, but {trained.checkpoint} reads {trained.columns()}")
+            raise UserError(f"{len(texts)} texts, but {trained.checkpoint} reads {trained.columns()}")
         if trained.kind == "ranking":
             context, *choices = texts
             if trained.task == "commonsense_qa":
@@ -112,7 +109,7 @@ class Predictor:
             examples: the subwords of each example's texts; see :meth:`sequences`.
         """
         flat = [sequence for texts in examples for sequence in self.sequences(texts)]
-        limit = int(self.hub.model.max_positions())
+        limit = int(self.model.max_positions())
         longer = sum(len(sequence) > limit for sequence in flat)
         if longer:
             print(
@@ -148,7 +145,7 @@ class Predictor:
         """The head's output for each sequence, without padding; those of like length go together."""
         import torch
 
-        pad = self.hub.task.source_dictionary.pad()
+        pad = self.dictionary.pad()
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         found: dict[int, Array] = {}
         for start in range(0, len(order), batch_size):
@@ -159,7 +156,11 @@ class Predictor:
                 padding_value=pad,
             )
             with torch.no_grad():
-                logits = self.hub.predict(self.trained.head, tokens, return_logits=True)
+                logits, _ = self.model(
+                    tokens.to(self.device),
+                    features_only=True,
+                    classification_head_name=self.trained.head,
+                )
             for index, output in zip(batch, logits.double().cpu().numpy()):
                 found[index] = output if output.ndim == 1 else output[: len(sequences[index])]
         return [found[index] for index in range(len(sequences))]

@@ -9,24 +9,18 @@ of the optimizer, the data iterator and the meters. The model computes the same 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Appended, so that an installed copy wins and a checkout that is not installed works as well.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+from checkpoint_file import read_checkpoint, section
+from checkpoint_model import task_name
+from command import UserError, one_line_errors
 
-import fairseq_compat
-
-fairseq_compat.install()
+from fairseq_compat.files import written_beside
 
 # The starts of the names of all architectures with an adversary.
 ARCHITECTURES = ("asa_roberta", "asa_bert_like")
-
-
-class StripError(ValueError):
-    """The request cannot be fulfilled; the message says why."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,21 +33,27 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def strip(state: dict[str, Any]) -> dict[str, Any]:
-    """The plain checkpoint.
+def strip(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """The plain checkpoint of one that :func:`checkpoint_file.read_checkpoint` has read.
+
+    Args:
+        path: for messages.
 
     Raises:
-        StripError: the checkpoint has no adversary.
+        UserError: the checkpoint has no adversary, or its configuration is none of fairseq's.
     """
     from adv_plugins.models.asa_roberta import strip_adversary
 
     weights = strip_adversary(state["model"])
     if len(weights) == len(state["model"]):
-        raise StripError("this checkpoint has no adversary; it can be used as it is")
-    last = state["optimizer_history"][-1]
+        raise UserError(f"{path}: this checkpoint has no adversary; it can be used as it is")
+    history = state.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else {}
+    if not isinstance(last, dict):
+        raise UserError(f"{path}: its optimizer_history is damaged")
     return {
-        "args": plain_options(state["args"]),
-        "cfg": plain_config(state["cfg"]),
+        "args": plain_options(state.get("args")),
+        "cfg": plain_config(path, state),
         "model": weights,
         "criterion": None,
         # fairseq reads these even where there is nothing to go on with.
@@ -64,12 +64,19 @@ def strip(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def plain_config(cfg: dict[str, Any] | None) -> dict[str, Any] | None:
-    """fairseq's configuration without what only these plug-ins know."""
-    if cfg is None:
+def plain_config(path: Path, state: dict[str, Any]) -> dict[str, Any] | None:
+    """fairseq's configuration without what only these plug-ins know.
+
+    Raises:
+        UserError: its criterion or its task is no section of options.
+    """
+    if state.get("cfg") is None:
         return None
-    cfg = {section: plain_options(options) for section, options in cfg.items()}
-    cfg["criterion"] = plain_criterion(cfg["criterion"], cfg["task"])
+    cfg = {name: plain_options(options) for name, options in state["cfg"].items()}
+    criterion = section(path, state, "criterion")
+    if not isinstance(criterion.get("_name"), str):
+        raise UserError(f"{path}: its configuration is damaged (it names no criterion)")
+    cfg["criterion"] = plain_criterion(criterion, task_name(path, state))
     for options in cfg.values():
         if isinstance(options, argparse.Namespace) and "criterion" in options:
             options.criterion = cfg["criterion"]["_name"]
@@ -91,8 +98,9 @@ def plain_options(options: Any) -> Any:
     return options
 
 
-def plain_criterion(criterion: dict[str, Any], task: Any) -> dict[str, Any]:
-    """The stock criterion that a method wrapped, with its own options alone."""
+def plain_criterion(criterion: dict[str, Any], task: str) -> dict[str, Any]:
+    """The stock criterion that a method wrapped for fairseq's task of that name, with its own options
+    alone."""
     from fairseq.criterions.masked_lm import MaskedLmConfig
     from fairseq.criterions.sentence_prediction import SentencePredictionConfig
 
@@ -105,8 +113,7 @@ def plain_criterion(criterion: dict[str, Any], task: Any) -> dict[str, Any]:
     }
     name = criterion.get("base_criterion") or criterion["_name"]
     if name == "auto":
-        task_name = task["_name"] if isinstance(task, dict) else task._name
-        name = BASE_OF_TASK.get(task_name, name)
+        name = BASE_OF_TASK.get(task, name)
     if name not in known:
         return criterion
     return {"_name": name, **{k: v for k, v in criterion.items() if k in known[name] - {"_name"}}}
@@ -116,36 +123,31 @@ def run(arguments: argparse.Namespace) -> None:
     """Read, strip, write.
 
     Raises:
-        StripError: a file is missing, in the way, or no such checkpoint.
+        UserError: a file is missing, in the way, or no such checkpoint.
     """
     source, target = arguments.source, arguments.target
-    if not source.is_file():
-        raise StripError(f"{source}: no such checkpoint")
     if target.exists():
-        raise StripError(f"{target}: exists already; nothing is overwritten")
+        raise UserError(f"{target}: exists already; nothing is overwritten")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder")
+    state = strip(source, read_checkpoint(source, whole=True))
     import torch
 
-    import adv_plugins  # noqa: F401 - lets torch read fairseq's checkpoints
-
-    try:
-        state = strip(torch.load(source, map_location="cpu", weights_only=True))
-    except StripError as error:
-        raise StripError(f"{source}: {error}") from None
-    with target.open("xb") as file:  # refuses a file that has appeared meanwhile
+    with written_beside(target) as partial:
         try:
-            torch.save(state, file)
-        except BaseException:
-            target.unlink()
-            raise
+            torch.save(state, partial)
+        except RuntimeError as error:  # torch's way to say that the disk is full
+            raise UserError(f"{target}: cannot be written ({str(error).splitlines()[0]})") from error
+        if target.exists():  # it has appeared meanwhile
+            raise UserError(f"{target}: exists already; nothing is overwritten")
     print(f"{target}: {len(state['model'])} weights, without the adversary and optimizer state")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the input is one line, not a traceback."""
-    try:
-        run(parse_arguments(argv))
-    except StripError as error:
-        sys.exit(f"strip_adversary.py: error: {error}")
+    arguments = parse_arguments(argv)
+    with one_line_errors("strip_adversary.py"):
+        run(arguments)
 
 
 if __name__ == "__main__":

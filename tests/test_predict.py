@@ -407,6 +407,7 @@ def test_an_ensemble_of_checkpoints(official, binary, tmp_path, capsys):
     (turned / "label" / "dict.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
     state = torch.load(models[1], weights_only=True)
     state["cfg"]["task"]["data"] = str(turned)
+    state["task_state"] = {}  # as if it had been trained on these
     torch.save(state, tmp_path / "turned.pt")
     with pytest.raises(SystemExit, match="they are no ensemble"):
         predict.main([str(models[0]), str(tmp_path / "turned.pt"), *request])
@@ -423,7 +424,7 @@ def test_one_model_at_a_time_is_in_memory(official, binary, tmp_path, monkeypatc
         gc.collect()
         counts.append(len(alive))
         stock(self, trained)
-        alive.add(self.hub.model)
+        alive.add(self.model)
 
     monkeypatch.setattr(predictor.Predictor, "__init__", init)
     (tmp_path / "in").write_text("the cat sat\ton the mats\n")
@@ -462,7 +463,7 @@ def test_bad_requests_name_the_option(official, binary, tmp_path, monkeypatch):
     monkeypatch.setattr(predictor, "Predictor", None)  # nothing is loaded
     for model, own, message in (
         (checkpoint, text("none", *words), r"no such file \(--input\)"),
-        (checkpoint, text("bytes", *words), r"bytes: not UTF-8 text"),
+        (checkpoint, text("bytes", *words), r"bytes:1: not UTF-8 text"),
         (checkpoint, text("ragged", *words), "ragged:2: 1 columns"),
         (checkpoint, text("three", *words), "3 columns, but .* reads 2"),
         (checkpoint, text("pair"), "give the tokenizer: --bpe-dir"),

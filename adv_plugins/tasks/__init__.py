@@ -8,9 +8,11 @@ from typing import Any, Type
 
 from fairseq.examples.roberta.commonsense_qa.commonsense_qa_task import CommonsenseQATask
 from fairseq.tasks import FairseqTask
+from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
 
-from adv_plugins.tasks import token_classification  # noqa: F401
+from adv_plugins.tasks.label_record import record_labels
+from adv_plugins.tasks.token_classification import TokenClassificationTask
 
 
 def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
@@ -38,3 +40,5 @@ def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
 
 for _task in (SentenceRankingTask, CommonsenseQATask):
     accept_wrapping_criterions(_task)
+for _task in (SentencePredictionTask, TokenClassificationTask):
+    record_labels(_task)
