@@ -110,7 +110,7 @@ def test_a_subset_keeps_rows_together_and_the_search_never_sees_the_validation_s
         for folder in (whole, kept)
     )
     assert [t.tolist() for t in old] == [t.tolist() for t in new]
-    with pytest.raises(recipes.RecipeError, match="--train-rows 99"):
+    with pytest.raises(subset.UserError, match="--train-rows 99"):
         subset.make_subset(whole, tmp_path / "x", rows=99)
 
 
@@ -147,7 +147,7 @@ def test_the_statistics():
         (("--train-rows", "500"), "--train-rows 500"),
         (
             ("--train-rows", "2"),
-            r"--held-out 0.2 of 2 training rows \(--train-rows\) leaves none to val",
+            r"--held-out 0.2 of 2 training rows \(--train-rows\) leaves none",
         ),
         (("--train-rows", "2", "--held-out", "0.9"), "leaves none to train on"),
         (("--held-out", "0"), "--held-out 0: a share between 0 and 1"),
