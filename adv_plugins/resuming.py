@@ -114,9 +114,9 @@ def naming_damaged_files(save_dir: str) -> Iterator[None]:
             return read(path, *args, **kwargs)
         except MemoryError:
             raise
-        except OSError as error:
-            fail(f"{path}: {error.strerror or error}")
         except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                fail(f"{path}: {error.strerror}")
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             fail(f"{path}: damaged, or no checkpoint of fairseq ({reason}){advice(path, save_dir)}")
 

@@ -218,7 +218,7 @@ class Finetune(Subject):
 
     def start(self, folder: Path, death: Death | None, count: Path | None = None) -> Any:
         del death, count
-        line = f"RTE rapt --from-scratch --arch roberta --data-bin {self.data} --save-dir {folder}"
+        line = f"RTE rat --from-scratch --arch roberta --data-bin {self.data} --save-dir {folder}"
         own = f"{MODEL} {LENGTH} --total-num-update 26 --warmup-updates 2 --num-workers 1"
         command = [sys.executable, str(ROOT / "examples" / "finetune.py"), *line.split(), "--"]
         with open(f"{folder}.out", "ab") as output:
