@@ -45,9 +45,12 @@ def append(
     folder: str | Path, *, update: int, epoch: int | None, subset: str, stats: Mapping[str, Any]
 ) -> None:
     """Add a line; what is not a number is left out."""
+    from fairseq_compat.files import naming
+
     numbers = {key: float(value) for key, value in stats.items() if _is_number(key, value)}
     line = {"update": update, "epoch": epoch, "subset": subset, "stats": numbers}
-    with (Path(folder) / NAME).open("ab", buffering=0) as file:
+    path = Path(folder) / NAME
+    with naming(path), path.open("ab", buffering=0) as file:
         file.write((json.dumps(line) + "\n").encode())
 
 

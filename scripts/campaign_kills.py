@@ -107,7 +107,7 @@ def train(arguments: Sequence[str], folder: str, death: Death | None, count: str
 
 
 def watch_saving(folder: str, death: Death | None, count: str | None) -> None:
-    """Count the operations on files of the folder in the file ``count``, or die at one of them."""
+    """Write the operations on files of the folder down in the file ``count``, or die at one of them."""
     seen = 0
 
     def hook(event: str, values: tuple[Any, ...]) -> None:
@@ -118,7 +118,7 @@ def watch_saving(folder: str, death: Death | None, count: str | None) -> None:
             return
         seen += 1
         if count is not None:
-            os.pwrite(descriptor, f"{seen}\n".encode(), 0)
+            os.write(descriptor, f"{event} {Path(str(values[0])).name}\n".encode())
         elif death is not None and seen == death.operation:
             if death.bytes is None:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -144,7 +144,8 @@ class Subject:
         self.name, self.data, self.work, self.context = name, data, work, context
         self.figures = Figures()
         self.whole = work / name / "whole"
-        self.operations = self.size = 0
+        self.operations: list[str] = []
+        self.size = 0
         self.seconds = 0.0
 
     def prepare(self) -> None:
@@ -154,7 +155,7 @@ class Subject:
         self.whole.parent.mkdir(parents=True)
         self.run(self.whole, count=count)
         self.seconds = time.monotonic() - began
-        self.operations = int(count.read_text()) if count.exists() else 0
+        self.operations = count.read_text().splitlines() if count.exists() else []
         self.size = (self.whole / "checkpoint_last.pt").stat().st_size
 
     def chain(self, number: int, seed: int, kills: int) -> None:
@@ -199,12 +200,18 @@ class Subject:
     def kill_once(self, folder: Path, randomly: random.Random) -> str | None:
         """Start and kill; returns how, None if it ended before."""
         kind = randomly.choice(["moment", "operation", "write", "write"])
-        death = None
-        if kind != "moment":
-            death = Death(randomly.randint(1, self.operations))
-            death.bytes = randomly.randint(0, self.size - 1) if kind == "write" else None
+        if kind == "moment":
+            return self.kill(folder, kind, seconds=randomly.uniform(0, self.seconds))
+        operation = randomly.randint(1, len(self.operations))
+        into = randomly.randint(0, self.size - 1) if kind == "write" else None
+        return self.kill(folder, kind, Death(operation, into))
+
+    def kill(
+        self, folder: Path, kind: str, death: Death | None = None, seconds: float = TIME_LIMIT
+    ) -> str | None:
+        """The same at a given point; counts it as of this kind."""
         process = self.start(folder, death)
-        process.join(randomly.uniform(0, self.seconds) if kind == "moment" else TIME_LIMIT)
+        process.join(seconds)
         process.kill()
         process.join()
         if process.exitcode not in (-signal.SIGKILL, -signal.SIGXFSZ):
@@ -432,16 +439,22 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def campaign(arguments: argparse.Namespace, work: Path) -> int:
-    """Run it in an empty folder; returns how many things differ."""
+def prepare_processes(data: Path) -> Any:
+    """The context of processes that have fairseq imported; writes the data in one of them."""
     paths = [str(ROOT), str(ROOT / "examples"), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runs_preload", "adv_plugins"])
-    maker = context.Process(target=write_data, args=(work / "data" / "RTE-bin",))
+    maker = context.Process(target=write_data, args=(data,))
     maker.start()
     maker.join()
+    return context
+
+
+def campaign(arguments: argparse.Namespace, work: Path) -> int:
+    """Run it in an empty folder; returns how many things differ."""
+    context = prepare_processes(work / "data" / "RTE-bin")
     subjects = [
         (Finetune if name == "finetune" else Subject)(name, work / "data", work, context)
         for name in arguments.subjects
