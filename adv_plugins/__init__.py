@@ -1,11 +1,11 @@
 """Perturbation-based training for fairseq: ``fairseq-train --user-dir adv_plugins ...``.
 
-Importing this package registers its criterions, models and tasks with fairseq; that, the removal of
-fairseq's dead weights, a flag that its RoBERTa lacks and a clipping that keeps ASA's two players apart
-are the only side effects.
+Importing this package registers its criterions, models and tasks with fairseq, and wraps a few methods of
+fairseq's, each in the module that says why: nothing else happens.
 """
 
 import fairseq_compat
+from fairseq_compat import validations
 
 fairseq_compat.check_versions()
 fairseq_compat.install()
@@ -16,14 +16,17 @@ from adv_plugins import (  # noqa: E402
     criterions,  # noqa: F401
     dead_weights,
     models,  # noqa: F401
+    resuming,
     tasks,  # noqa: F401
     updates,
     wordpiece,  # noqa: F401
 )
 
-dead_weights.remove()
-checkpointing.add_flag()
-updates.announce()
-clipping.clip_apart()
+dead_weights.remove()  # parameters that fairseq's layers have and cannot use
+checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
+updates.announce()  # criterions hear of a new update
+clipping.clip_apart()  # --clip-norm with an adversary
+resuming.wrap()  # a killed training goes on as if it had not been
+validations.record()  # its validations are kept in a file
 
 __version__ = "0.1.0"

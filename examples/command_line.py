@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import recipes
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from command import UserError, one_line_errors  # noqa: F401 - the runners' one
 
 
 def split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -49,13 +56,57 @@ def make_parser(description: str | None, *, arch: str = "roberta_large") -> argp
     return parser
 
 
-def choose_precision(asked: str) -> str:
-    """fp16 where there is a GPU to do it."""
-    if asked != "auto":
+def choose_precision(asked: str, *, print_only: bool = False) -> str:
+    """fp16 where there is a GPU to do it.
+
+    Args:
+        print_only: the command may be for another machine.
+
+    Raises:
+        UserError: it was asked for without one.
+    """
+    if asked not in ("auto", "fp16") or (asked == "fp16" and print_only):
         return asked
     import torch
 
-    return "fp16" if torch.cuda.is_available() else "fp32"
+    if torch.cuda.is_available():
+        return "fp16"
+    if asked == "fp16":
+        raise UserError("--precision fp16 needs a GPU, and torch sees none: take fp32 or auto")
+    return "fp32"
+
+
+def check_counts(arguments: argparse.Namespace, *names: str) -> None:
+    """Raise UserError where one of the options is there and not at least 1."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: at least 1")
+
+
+def check_different(option: str, values: Sequence[Any]) -> None:
+    """Raise UserError where a list holds something twice."""
+    twice = [value for index, value in enumerate(values) if value in values[:index]]
+    if twice:
+        raise UserError(f"{option}: {twice[0]} is given twice")
+
+
+def check_rates(option: str, values: Sequence[str]) -> None:
+    """Raise UserError where one is no learning rate."""
+    for value in values:
+        try:
+            usable = 0 < float(value) < math.inf
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UserError(f"{option} {value}: no positive number")
+    check_different(option, [float(value) for value in values])
+
+
+def check_extra(extra: Sequence[str]) -> None:
+    """Raise UserError where what follows ``--`` leaves a run without a result."""
+    if "--disable-validation" in extra:
+        raise UserError("-- --disable-validation: result.json holds the validations; leave it away")
 
 
 def show(command: Sequence[str]) -> None:

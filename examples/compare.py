@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -23,12 +22,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import children
 import comparison_table
 import recipes
+import run_folder
 import runs
-from command_line import choose_precision, make_parser, show, split_at_dashes
+from command_line import (
+    UserError,
+    check_counts,
+    check_different,
+    check_extra,
+    check_rates,
+    choose_precision,
+    make_parser,
+    one_line_errors,
+    show,
+    split_at_dashes,
+)
 from subset import make_subset
 from task_data import add_data_options, flags_for_raw_text, prepare_data
+
+from fairseq_compat import files
 
 SEARCH_SEED = 1000  # none of the comparison's
 # Runs must not depend on one another's place; one validation, at the end; nothing to resume from.
@@ -82,7 +96,7 @@ class Comparison:
         self.arguments, self.task = arguments, task
         self.recipes = {method: recipes.get_recipe(task, method) for method in arguments.methods}
         self.start = recipes.Start.of(arguments.checkpoint, arguments.arch)
-        self.precision = choose_precision(arguments.precision)
+        self.precision = choose_precision(arguments.precision, print_only=arguments.print_only)
         self.folder = arguments.out_dir.resolve() / task
         whole = prepare_data(arguments, self.recipes["plain"])
         self.raw_text_flags = flags_for_raw_text(arguments, self.recipes["plain"])
@@ -99,7 +113,7 @@ class Comparison:
         """One training.
 
         Raises:
-            RecipeError: its folder holds the result of another command.
+            UserError: its folder holds the result of another command.
         """
         arguments, folder = self.arguments, self.folder / name
         recipe = dataclasses.replace(
@@ -121,10 +135,12 @@ class Comparison:
         )
         facts = {"task": self.task, "method": method, "seed": seed, **fields}
         run = runs.Run(f"{self.task} {name}", command, folder, recipe.best, facts)
-        found = read_result(run)
-        if found is not None and found["command"] != command:
-            raise recipes.RecipeError(
-                f"{folder} holds a run with other settings: choose another --out-dir (or delete it)"
+        found = runs.read_result(run)
+        changes = run_folder.differences(found["command"], command) if found is not None else []
+        if changes:
+            raise UserError(
+                f"{folder} holds a run with other settings ({'; '.join(changes)}): choose another "
+                "--out-dir (or delete it)"
             )
         return run
 
@@ -145,15 +161,9 @@ class Comparison:
         ]
 
 
-def read_result(run: runs.Run) -> dict[str, Any] | None:
-    """What a run left, None if it has not finished."""
-    path = run.save_dir / runs.RESULT
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
-
-
 def best_of(tried: Sequence[runs.Run]) -> dict[str, str] | None:
     """The fields of the candidate with the best score; None if all failed."""
-    found = [result for run in tried if (result := read_result(run)) is not None]
+    found = [result for run in tried if (result := runs.read_result(run)) is not None]
     if not found:
         return None
     best = max(found, key=lambda result: result["last"])
@@ -168,7 +178,7 @@ def execute(waiting: Sequence[runs.Run], arguments: argparse.Namespace, began: f
         elapsed = time.monotonic() - began
         print(f"[{elapsed:5.0f} s] {run.name}: {score}, {result['seconds']:.0f} s", flush=True)
 
-    todo = [run for run in waiting if read_result(run) is None]
+    todo = [run for run in waiting if runs.read_result(run) is None]
     runs.run_in_background(todo, jobs=arguments.jobs, report=lambda *_: None, finished=finished)
 
 
@@ -192,38 +202,53 @@ def compare(comparison: Comparison, began: float) -> dict[str, Any]:
         arguments.methods,
         arguments.seeds,
         chosen,
-        {(run.facts["method"], run.facts["seed"]): read_result(run) for run in every},
+        {(run.facts["method"], run.facts["seed"]): runs.read_result(run) for run in every},
     )
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    (comparison.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    files.write_json(comparison.folder / "summary.json", summary)
     return summary
 
 
+def check_request(arguments: argparse.Namespace) -> None:
+    """Raise UserError naming the option that cannot be."""
+    for method in arguments.methods:
+        recipes.get_recipe(arguments.tasks[0], method)
+    if "plain" not in arguments.methods:
+        raise UserError("--methods needs plain: the others are compared with it")
+    check_different("--methods", arguments.methods)
+    check_different("--seeds", arguments.seeds)
+    check_different("TASK", arguments.tasks)
+    check_rates("--lr", arguments.lr)
+    check_counts(arguments, "batch", "epochs", "jobs")
+    check_extra(arguments.extra)
+    if not 0 < arguments.held_out < 1:
+        raise UserError(
+            f"--held-out {arguments.held_out:g}: a share between 0 and 1 of the training rows, for the "
+            "search (the official validation set must play no part in it)"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 1 if a run failed, 2 for a bad request."""
+    """Run the command line; returns 1 if a run failed.
+
+    Raises:
+        SystemExit: with one line, for a bad request, or where every plain run failed.
+    """
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    children.terminate_by_exception()
     began = time.monotonic()
-    try:
-        for method in arguments.methods:
-            recipes.get_recipe(arguments.tasks[0], method)
-        if "plain" not in arguments.methods:
-            raise recipes.RecipeError("--methods needs plain: the others are compared with it")
+    with one_line_errors("compare.py"):
+        check_request(arguments)
         comparisons = [Comparison(arguments, task) for task in arguments.tasks]
         if arguments.print_only:
             show(comparisons[0].search_runs("plain", None)[0].command)
             return 0
         if "OMP_NUM_THREADS" not in os.environ:  # each run would take all cores
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
-        summaries = [compare(comparison, began) for comparison in comparisons]
-    except ValueError as error:
-        print(f"compare.py: error: {error}", file=sys.stderr)
-        return 2
-    except runs.TrainingError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        return 1
+        with run_folder.locked(arguments.out_dir):
+            summaries = [compare(comparison, began) for comparison in comparisons]
+            plot = comparison_table.plot(summaries, arguments.out_dir / "comparison.png")
     for summary in summaries:
         print(f"\n{comparison_table.text(summary)}")
-    plot = comparison_table.plot(summaries, arguments.out_dir / "comparison.png")
     print(f"\n{plot}; every run's JSON is under {arguments.out_dir}")
     return int(any(method["failed"] for summary in summaries for method in summary["methods"]))
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairseq_compat import files
+
 
 def summarise(
     task: str,
@@ -102,6 +104,7 @@ def plot(summaries: Sequence[Mapping[str, Any]], path: Path) -> Path:
         axes.set_ylabel(summary["metric"])
         axes.grid(axis="y", alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with files.written_beside(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
     pyplot.close(figure)
     return path

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.metadata
-import json
 import multiprocessing
 import os
 import platform
@@ -12,18 +12,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import children
+import run_folder
+from attempt import Attempt
+
+from fairseq_compat import files, validations
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from command import UserError, read_json
 
 PACKAGES = ("fairseq", "torch", "numpy", "hydra-core", "omegaconf", "adv_plugins")
 RESULT = "result.json"
 FAILURE = "failure.json"
 LOG = "train.log"
+POLL_SECONDS = 0.1
 
 
-class TrainingError(RuntimeError):
-    """A training failed; the message says where its log is."""
+class TrainingError(UserError):
+    """A training failed; the message says why, and where its log is."""
 
 
 @dataclass
@@ -38,53 +51,75 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """Where fairseq's log goes."""
+        """Where fairseq's log goes, that of every attempt; for people only."""
         return self.save_dir / LOG
 
     def validations(self) -> list[dict[str, float]]:
-        """The numbers of every validation so far, in order."""
-        return validations(self.log)
+        """The numbers of every validation so far, in order, such as ``valid_accuracy``."""
+        rows: dict[int, dict[str, float]] = {}
+        for line in validations.read(self.save_dir):
+            row = rows.setdefault(line["update"], {"epoch": line["epoch"]})
+            row.update({f"{line['subset']}_{key}": value for key, value in line["stats"].items()})
+        return list(rows.values())
+
+    def scores(self) -> list[float]:
+        """The metric of every validation so far, in order, on the first subset.
+
+        Raises:
+            TrainingError: there is none.
+        """
+        lines = validations.read(self.save_dir)
+        if not lines:
+            raise TrainingError(
+                f"{self.name}: trained, but never validated, so there is no result: see {self.log} "
+                "(--validate-interval, --validate-after-updates)"
+            )
+        first = [line["stats"] for line in lines if line["subset"] == lines[0]["subset"]]
+        if not all(self.best in numbers for numbers in first):
+            raise TrainingError(
+                f"{self.name}: its validations report {', '.join(sorted(first[0]))}, not {self.best}: "
+                f"see {self.log}"
+            )
+        return [numbers[self.best] for numbers in first]
 
 
-def validations(log: Path) -> list[dict[str, float]]:
-    """Read the ``valid`` lines of a log written with ``--log-format json``."""
-    if not log.is_file():
-        return []
-    found = []
-    for line in log.read_text("utf-8", errors="replace").splitlines():
-        _, separator, numbers = line.partition("| INFO | valid | ")
-        if separator and numbers.startswith("{"):
-            found.append({key: float(value) for key, value in json.loads(numbers).items()})
-    return found
+def read_result(run: Run) -> dict[str, Any] | None:
+    """What a run left, None if it has not finished.
 
-
-def succeeded(exit_code: int | None, log: Path) -> bool:
-    """Whether a training came to its end.
-
-    fairseq reads batches ahead in a thread that it never stops. Where the last update comes in the
-    middle of an epoch, that thread may abort the process on its way out, when everything is saved.
+    Raises:
+        UserError: the file is damaged.
     """
-    if exit_code == -signal.SIGABRT and log.is_file():
-        return "| fairseq_cli.train | done training in" in log.read_text("utf-8", errors="replace")
-    return exit_code == 0
+    path = run.save_dir / RESULT
+    if not path.is_file():
+        return None
+    try:
+        result = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: delete it, and the same command makes it again") from error
+    missing = [name for name in ("command", "last") if name not in result]
+    if missing:
+        raise UserError(
+            f"{path}: holds no {missing[0]!r}: delete it, and the same command makes it again"
+        )
+    return result
 
 
 def write_result(run: Run, *, seconds: float) -> dict[str, Any]:
     """Write everything that is needed to repeat and compare the run; returns it.
 
+    Args:
+        seconds: of the last attempt.
+
     Raises:
-        RuntimeError: the log holds no validation.
+        TrainingError: it was never validated.
     """
-    history = run.validations()
-    if not history:
-        raise RuntimeError(f"{run.name}: no validation in {run.log}")
-    metric = f"valid_{run.best}"
+    scores = run.scores()
     result = {
         **run.facts,
         "metric": run.best,
-        "best": max(numbers[metric] for numbers in history),
-        "last": history[-1][metric],
-        "validations": history,
+        "best": max(scores),
+        "last": scores[-1],
+        "validations": run.validations(),
         "seconds": round(seconds, 1),
         "command": run.command,
         "git_commit": git_commit(),
@@ -92,7 +127,8 @@ def write_result(run: Run, *, seconds: float) -> dict[str, Any]:
         "versions": {name: version(name) for name in PACKAGES},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    (run.save_dir / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    files.write_json(run.save_dir / RESULT, result)
+    (run.save_dir / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
     return result
 
 
@@ -119,29 +155,47 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def run_in_foreground(command: Sequence[str], log: Path) -> int:
-    """Run with the output on this terminal and in the log (appended); returns the exit code.
+def run_in_foreground(command: Sequence[str], log: Path, *, keep_open: Sequence[int] = ()) -> int:
+    """Run with the output in the log (appended) and on this terminal; returns the exit code.
 
-    fairseq's own ``--log-file`` leaves the validations out.
+    The training writes to the log itself, so nothing is lost whichever process is killed (fairseq's
+    own ``--log-file`` leaves the validations out), and ends when this process does. Of a failure the
+    last line says why.
+
+    Args:
+        keep_open: descriptors that it gets, for the locks that they hold.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     # The script beside this interpreter, so that the right environment is used.
     script = Path(sys.executable).parent / command[0]
     program = str(script) if script.exists() else command[0]
-    with log.open("a", encoding="utf-8") as file:
+    # torchrun ends its workers when it is told to end, and cannot when it is killed.
+    with_signal = signal.SIGTERM if "torch.distributed.run" in command else signal.SIGKILL
+    attempt = Attempt.next(log)
+    with log.open("ab") as file, log.open("rb") as shown:
+        shown.seek(attempt.begin)
         process = subprocess.Popen(
             [program, *command[1:]],
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+            preexec_fn=partial(children.die_with_parent, os.getpid(), with_signal=with_signal),
         )
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            file.write(line)
-    code = process.wait()
-    return 0 if succeeded(code, log) else code
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        try:
+            code = None
+            while code is None:
+                time.sleep(POLL_SECONDS)
+                code = process.poll()
+                print(decoder.decode(shown.read()), end="", flush=True)
+        finally:
+            children.end_group(process)
+    if attempt.succeeded(code):
+        return 0
+    print(f"error: training failed, {attempt.reason(code)}; the log: {log}", file=sys.stderr)
+    return code
 
 
 def run_in_background(
@@ -153,78 +207,117 @@ def run_in_background(
 ) -> None:
     """Train ``runs``, ``jobs`` at a time, each in a process of its own; report every validation.
 
-    A server process imports fairseq once and forks for every run, which saves its start-up. Output
-    goes to the log. Several GPUs are used in turn, one a run.
+    A server process imports fairseq once and forks for every run, which saves its start-up; when this
+    process ends, however it ends, so does the server, and with it the runs. Output goes to the log.
+    Several GPUs are used in turn, one a run.
 
     Args:
         finished: called with the result of each run, also of one that failed; without it, a failure
             stops everything.
 
     Raises:
-        RuntimeError: a run failed; the message holds the end of its log.
+        TrainingError: a run failed.
+        UserError: there are no jobs, or a run's folder is taken.
     """
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: at least 1")
     # The server process knows the modules to preload by this path only.
     here = Path(__file__).resolve().parent
     paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runs_preload"])
-    waiting, active = list(runs), []
+    waiting: list[Run] = list(runs)
+    active: list[_Active] = []
     slots = list(range(jobs))
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
-                run = waiting.pop(0)
-                run.save_dir.mkdir(parents=True, exist_ok=True)
-                slot = slots.pop(0)
-                process = context.Process(target=_train, args=(run.command, str(run.log), slot))
-                process.start()
-                active.append((run, process, time.monotonic(), [0], slot))
+                active.append(_start(context, waiting.pop(0), slots.pop(0)))
             time.sleep(0.5)
             for item in list(active):
-                run, process, began, seen, slot = item
-                alive = process.is_alive()
-                for numbers in run.validations()[seen[0] :]:
-                    seen[0] += 1
-                    report(run, numbers)
+                alive = item.process.is_alive()
+                new = item.run.validations()[item.seen :]
+                item.seen += len(new)
+                for numbers in new:
+                    report(item.run, numbers)
                 if not alive:
                     active.remove(item)
-                    slots.append(slot)
-                    seconds = time.monotonic() - began
-                    if not succeeded(process.exitcode, run.log) or not run.validations():
-                        result = write_failure(run, process.exitcode, seconds=seconds)
-                        if finished is None:
-                            raise RuntimeError(
-                                f"{run.name} failed; the end of {run.log}:\n{result['failure']}"
-                            )
-                    else:
-                        result = write_result(run, seconds=seconds)
+                    slots.append(item.slot)
+                    result = _end(item)
                     if finished is not None:
-                        finished(run, result)
+                        finished(item.run, result)
+                    elif "failure" in result:
+                        raise TrainingError(
+                            f"{item.run.name} failed, {result['reason']}; the log: {item.run.log}"
+                        )
     finally:
-        for _, process, *_ in active:
-            process.terminate()
+        for item in active:
+            item.process.terminate()
+            item.process.join()
+            item.lock.close()
 
 
-def write_failure(run: Run, exit_code: int | None, *, seconds: float) -> dict[str, Any]:
+@dataclass
+class _Active:
+    """A run of ``run_in_background`` that is at work."""
+
+    run: Run
+    process: Any
+    attempt: Attempt
+    slot: int
+    lock: ExitStack
+    began: float = field(default_factory=time.monotonic)
+    seen: int = 0  # validations
+
+
+def _start(context: Any, run: Run, slot: int) -> _Active:
+    with ExitStack() as stack:
+        advice = "choose another --out-dir (or delete it)"
+        stack.enter_context(run_folder.taken(run.save_dir, run.command, advice=advice))
+        attempt = Attempt.next(run.log)
+        if not any(run.save_dir.glob("checkpoint*.pt")):
+            validations.keep_until(run.save_dir, 0)  # nothing to go on from
+        process = context.Process(target=_train, args=(run.command, str(run.log), slot))
+        process.start()
+        return _Active(run, process, attempt, slot, stack.pop_all())
+
+
+def _end(item: _Active) -> dict[str, Any]:
+    """Write down how it ended; returns it."""
+    with item.lock:
+        run, exit_code = item.run, item.process.exitcode
+        seconds = time.monotonic() - item.began
+        reason = None if item.attempt.succeeded(exit_code) else item.attempt.reason(exit_code)
+        if reason is None:
+            try:
+                return write_result(run, seconds=seconds)
+            except TrainingError as error:
+                reason = str(error)
+        return write_failure(run, item.attempt, exit_code, reason, seconds=seconds)
+
+
+def write_failure(
+    run: Run, attempt: Attempt, exit_code: int | None, reason: str, *, seconds: float
+) -> dict[str, Any]:
     """Write down that a run failed, and how; returns it."""
-    lines = run.log.read_text("utf-8", errors="replace").splitlines() if run.log.is_file() else []
     result = {
         **run.facts,
         "metric": run.best,
         "exit_code": exit_code,
-        "failure": "\n".join(line[:500] for line in lines[-20:]),
+        "reason": reason,
+        "failure": "\n".join(line[:500] for line in attempt.text().splitlines()[-20:]),
         "seconds": round(seconds, 1),
         "command": run.command,
     }
-    (run.save_dir / FAILURE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    files.write_json(run.save_dir / FAILURE, result)
     return result
 
 
 def _train(command: list[str], log: str, slot: int) -> None:
     """What the ``fairseq-train`` script does, with its output in a file."""
-    # A former attempt's log would be read as this one's.
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    children.die_with_parent()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,11 @@ from pathlib import Path
 import numpy as np
 import recipes
 
+from fairseq_compat import files
+
 sys.path.append(str(recipes.EXAMPLES.parent / "scripts"))
+
+from command import UserError
 
 SEED = 1  # of the choice of rows, the same for every method and seed of a comparison
 
@@ -20,13 +23,18 @@ def choose_rows(data: Path, rows: int | None, held_out: float) -> tuple[list[int
     """Indices of the training rows to keep, and of those to validate on (none for ``held_out`` 0).
 
     Raises:
-        RecipeError: more rows were asked for than there are.
+        UserError: more rows were asked for than there are, or a share of them is none or all.
     """
     total = recipes.count_rows(data)
     if rows is not None and not 1 < rows <= total:
-        raise recipes.RecipeError(f"--train-rows {rows}: {data} has {total}")
+        raise UserError(f"--train-rows {rows}: {data} has {total}")
     order = np.random.default_rng(SEED).permutation(total)[: rows or total]
     count = round(held_out * len(order))
+    if held_out and not 0 < count < len(order):
+        raise UserError(
+            f"--held-out {held_out:g} of {len(order)} training rows (--train-rows) leaves none to "
+            f"{'validate on' if count < 1 else 'train on'}"
+        )
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
@@ -37,12 +45,10 @@ def make_subset(data: Path, target: Path, *, rows: int | None = None, held_out: 
         rows: how many training rows to take, None for all.
         held_out: the share of them that becomes the validation set; 0 keeps the validation files.
     """
+    train, valid = choose_rows(data, rows, held_out)
     if target.is_dir():
         return target
-    train, valid = choose_rows(data, rows, held_out)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with files.folder_beside(target) as partial:
         for path in sorted(data.rglob("*")):
             place = partial / path.relative_to(data)
             split = path.name.partition(".")[0]
@@ -58,9 +64,6 @@ def make_subset(data: Path, target: Path, *, rows: int | None = None, held_out: 
                     _select_sequences(path, place.with_name("valid.idx"), valid)
             elif split != "train" and not (valid and split.startswith("valid")):
                 shutil.copyfile(path, place)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

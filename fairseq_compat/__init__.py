@@ -83,9 +83,39 @@ def restore_numpy_long() -> None:
         setattr(numpy, "compat", SimpleNamespace(long=int))  # noqa: B010 - unknown to mypy
 
 
+def copy_files_whole() -> None:
+    """A checkpoint's copy is complete or not there (no issue upstream).
+
+    fairseq saves a checkpoint beside its place and renames it, but then copies it straight onto
+    `checkpoint_last.pt`: killed meanwhile, the training finds half a file to go on from. Files that
+    are not local (iopath) are copied as before.
+    """
+    from fairseq.file_io import PathManager
+
+    original = PathManager.copy
+    if hasattr(original, "original"):
+        return
+
+    def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if any(map(PathManager.path_requires_pathmanager, (src_path, dst_path))):
+            return original(src_path, dst_path, overwrite)
+        from fairseq_compat.files import copy_file
+
+        copy_file(src_path, dst_path)
+        return dst_path
+
+    copy.original = original  # type: ignore[attr-defined]
+    setattr(PathManager, "copy", staticmethod(copy))  # noqa: B010 - another type, says mypy
+
+
 FIXES: dict[str, tuple[Callable[[], None], ...]] = {
     "hydra": (allow_config_defaults,),
-    "fairseq": (allow_config_defaults, allow_namespaces_in_checkpoints, restore_numpy_long),
+    "fairseq": (
+        allow_config_defaults,
+        allow_namespaces_in_checkpoints,
+        restore_numpy_long,
+        copy_files_whole,
+    ),
 }
 
 

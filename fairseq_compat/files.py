@@ -19,8 +19,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# What goes wrong with a disk while a file is written: the system does not say with which file.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 PARTIAL = ".partial"  # the end of the name of what is being written
 REPLACED = ".replaced"  # and of a folder that is giving way to another one
+
+
+@contextlib.contextmanager
+def naming(target: str | Path) -> Iterator[None]:
+    """Within the context a full or broken disk is reported with the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_ERRORS:
+            error.filename = str(target)
+        raise
 
 
 @contextlib.contextmanager
@@ -40,7 +53,8 @@ def written_beside(target: str | Path) -> Iterator[Path]:
         return
     with _naming(target), _begun(target, lambda path: path.touch(exist_ok=False)) as partial:
         try:
-            yield partial
+            with naming(target):
+                yield partial
             os.replace(partial, target)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -65,7 +79,8 @@ def folder_beside(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         replaced.rename(target)
     with _begun(target, Path.mkdir) as partial:
         try:
-            yield partial
+            with naming(target):
+                yield partial
             if target.exists():
                 if not overwrite:
                     raise FileExistsError(errno.EEXIST, "exists already", str(target))

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import compare
 import comparison_table
@@ -10,6 +9,7 @@ import pytest
 import recipes
 import runs
 import subset
+import torch
 import training
 from fairseq.data import indexed_dataset
 
@@ -75,8 +75,13 @@ def test_it_searches_then_runs_the_seeds_and_goes_on_where_it_stopped(
 
     # other settings in the same folder are not mixed in
     capsys.readouterr()
-    assert compare.main([*arguments, "--dropout", "0.3"]) == 2
-    assert "choose another --out-dir" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"--dropout 0.1 -> 0.3\): choose another --out-dir"):
+        compare.main([*arguments, "--dropout", "0.3"])
+
+    # a result that an older crash has cut off is named
+    gone.write_text(gone.read_text()[:100])
+    with pytest.raises(SystemExit, match=r"seed2/result.json:\d+: not JSON .*: delete it"):
+        compare.main(arguments)
 
 
 def test_every_method_gets_as_many_candidates_as_plain_gets_learning_rates():
@@ -105,7 +110,7 @@ def test_a_subset_keeps_rows_together_and_the_search_never_sees_the_validation_s
         for folder in (whole, kept)
     )
     assert [t.tolist() for t in old] == [t.tolist() for t in new]
-    with pytest.raises(recipes.RecipeError, match="--train-rows 99"):
+    with pytest.raises(subset.UserError, match="--train-rows 99"):
         subset.make_subset(whole, tmp_path / "x", rows=99)
 
 
@@ -140,20 +145,46 @@ def test_the_statistics():
         (("--methods", "rat"), "--methods needs plain"),
         (("--methods", "plain", "x"), "unknown method 'x'"),
         (("--train-rows", "500"), "--train-rows 500"),
+        (
+            ("--train-rows", "2"),
+            r"--held-out 0.2 of 2 training rows \(--train-rows\) leaves none",
+        ),
+        (("--train-rows", "2", "--held-out", "0.9"), "leaves none to train on"),
+        (("--held-out", "0"), "--held-out 0: a share between 0 and 1"),
+        (("--held-out", "nan"), "--held-out nan: a share"),
+        (("--held-out", "1"), "--held-out 1: a share"),
+        (("--jobs", "0"), "--jobs 0: at least 1"),
+        (("--batch", "0"), "--batch 0: at least 1"),
+        (("--epochs", "-1"), "--epochs -1: at least 1"),
+        (("--lr", "-0.001"), "--lr -0.001: no positive number"),
+        (("--lr", "nan"), "--lr nan: no positive number"),
+        (("--lr", "fast"), "--lr fast: no positive number"),
+        (("--lr", "1e-3", ".001"), "--lr: 0.001 is given twice"),
+        (("--seeds", "1", "2", "1"), "--seeds: 1 is given twice"),
+        (("--methods", "plain", "rat", "rat"), "--methods: rat is given twice"),
+        (("--precision", "fp16"), "--precision fp16 needs a GPU"),
     ],
 )
-def test_bad_requests_name_the_knob(own, message, data, tmp_path, capsys):
-    assert compare.main(request(tmp_path, *own)) == 2
-    assert message in capsys.readouterr().err
+def test_bad_requests_name_the_knob(own, message, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "execute", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=f"^compare.py: error: .*{message}") as error:
+        compare.main(request(tmp_path, *own))
+    assert "\n" not in str(error.value)
 
 
-def test_when_plain_fine_tuning_fails_it_says_where_to_look(data, tmp_path, capsys):
+def test_a_comparison_without_validations_is_refused(data, tmp_path):
+    with pytest.raises(SystemExit, match="--disable-validation"):
+        compare.main([*request(tmp_path), "--disable-validation"])
+
+
+def test_when_plain_fine_tuning_fails_it_says_where_to_look(data, tmp_path):
     own = ("--methods", "plain", "rapt", "--seeds", "1")
-    assert compare.main([*request(tmp_path, *own), "--num-classes", "1"]) == 1
-    assert "every plain run failed; see" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="every plain run failed; see"):
+        compare.main([*request(tmp_path, *own), "--num-classes", "1"])
 
 
-def test_a_missing_checkpoint_stops_it(data, tmp_path, capsys):
+def test_a_missing_checkpoint_stops_it(data, tmp_path):
     arguments = [str(a) for a in request(tmp_path) if a != "--from-scratch"]
-    assert compare.main([*arguments[:1], "--checkpoint", str(Path("no.pt")), *arguments[1:]]) == 2
-    assert "no such checkpoint" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"no\.pt: no such checkpoint"):
+        compare.main([*arguments[:1], "--checkpoint", "no.pt", *arguments[1:]])

@@ -15,6 +15,8 @@ import runs
 import training
 from demo import grammar
 
+from fairseq_compat import validations
+
 RECIPES = recipes.load_recipes()
 SOURCES = {
     *("RoBERTa", "R-AT", "FreeLB", "FreeLB-u", "FreeLB-7", "FreeLB-cqa", "RAPT", "ASA", "CQA"),
@@ -293,13 +295,13 @@ def test_seeds_gpus_and_torchrun_are_arguments(data, tmp_path):
 
 
 def test_the_result_file_holds_what_a_repetition_needs(tmp_path):
-    log = tmp_path / runs.LOG
-    rows = [{"epoch": 1, "valid_mcc": "20.5"}, {"epoch": 2, "valid_mcc": "18"}]
-    log.write_text("".join(f"date | INFO | valid | {json.dumps(row)}\n" for row in rows))
+    for epoch, mcc in ((1, 20.5), (2, 18.0)):
+        validations.append(tmp_path, update=epoch, epoch=epoch, subset="valid", stats={"mcc": mcc})
     run = runs.Run("CoLA", ["fairseq-train", "--seed", "3"], tmp_path, "mcc", {"seed": 3})
     runs.write_result(run, seconds=1.0)
     result = json.loads((tmp_path / runs.RESULT).read_text())
     assert (result["best"], result["last"], result["seed"]) == (20.5, 18.0, 3)
+    assert result["validations"][0] == {"epoch": 1, "valid_mcc": 20.5}
     assert result["command"] == run.command and result["versions"]["torch"]
 
 

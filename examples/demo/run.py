@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
 import statistics
 import sys
@@ -20,7 +19,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import recipes  # noqa: E402
 import runs  # noqa: E402
+from command import one_line_errors  # noqa: E402
+from command_line import check_counts, check_different  # noqa: E402
 from demo.grammar import examples  # noqa: E402
+
+from fairseq_compat import files  # noqa: E402
 
 SPLITS = {"train": (2000, 1, 0.15), "valid": (1000, 2, 0.0)}  # examples, seed, label noise
 VOCABULARY = 400
@@ -66,17 +69,18 @@ def prepare_data(folder: Path) -> Path:
     )
     encoder = SentencePiece(folder / "sentencepiece.model")
     label_dictionary = build_label_dictionary(labels["train"])
-    for name, dictionary in (("input0", encoder.dictionary), ("label", label_dictionary)):
-        (data / name).mkdir(parents=True, exist_ok=True)
-        for split in SPLITS:
-            if name == "input0":
-                sequences = encoder.encode_batch(list(texts[split]))
-            else:
-                import numpy
+    with files.folder_beside(data, overwrite=True) as partial:
+        for name, dictionary in (("input0", encoder.dictionary), ("label", label_dictionary)):
+            (partial / name).mkdir(parents=True, exist_ok=True)
+            for split in SPLITS:
+                if name == "input0":
+                    sequences = encoder.encode_batch(list(texts[split]))
+                else:
+                    import numpy
 
-                sequences = [numpy.array([dictionary.index(label)]) for label in labels[split]]
-            write_split(data / name, split, sequences, len(dictionary))
-        dictionary.save(str(data / name / "dict.txt"))
+                    sequences = [numpy.array([dictionary.index(label)]) for label in labels[split]]
+                write_split(partial / name, split, sequences, len(dictionary))
+            dictionary.save(str(partial / name / "dict.txt"))
     return data
 
 
@@ -120,6 +124,11 @@ def table(results: dict[str, list[dict]]) -> str:
 def main() -> None:
     """Prepare, train what is not trained yet, report."""
     arguments = parse_arguments()
+    for method in arguments.methods:
+        recipes.get_recipe("demo", method)
+    check_different("--methods", arguments.methods)
+    check_different("--seeds", arguments.seeds)
+    check_counts(arguments, "epochs", "jobs")
     out_dir = arguments.out_dir.resolve()
     began = time.monotonic()
 
@@ -133,7 +142,7 @@ def main() -> None:
         for method in arguments.methods
         for seed in arguments.seeds
     ]
-    waiting = [run for run in every if not (run.save_dir / runs.RESULT).exists()]
+    waiting = [run for run in every if runs.read_result(run) is None]
     say(f"the first command, {every[0].name}:\n{shlex.join(every[0].command)}")
     for method in arguments.methods:
         recipe = recipes.get_recipe("demo", method)
@@ -146,11 +155,12 @@ def main() -> None:
     runs.run_in_background(waiting, jobs=arguments.jobs, report=report)
     results: dict[str, list[dict]] = {method: [] for method in arguments.methods}
     for run in every:
-        results[run.facts["method"]].append(json.loads((run.save_dir / runs.RESULT).read_text()))
+        results[run.facts["method"]].append(runs.read_result(run))
     print(f"\n{table(results)}\n")
     print(f"checkpoints:  {out_dir}/METHOD/seedN/checkpoint_best.pt, log and result.json beside it")
     print(f"curves:       tensorboard --logdir {out_dir / 'tensorboard'}")
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("demo"):
+        main()
