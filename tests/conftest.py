@@ -6,7 +6,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "examples"), str(ROOT / "tests")]
+# This checkout's code and not an installed one, also in the processes that tests start.
+FOLDERS = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "scripts" / "measure"), str(ROOT / "tests")]
+sys.path[:0] = FOLDERS
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*FOLDERS, os.environ.get("PYTHONPATH")]))
 
 import fairseq_compat  # noqa: E402
 

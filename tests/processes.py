@@ -13,9 +13,6 @@ HERE = Path(__file__).resolve().parent
 
 def run_two_workers(worker, *arguments):
     """Call ``worker(rank, port, *arguments)`` in two processes; its results, in order of rank."""
-    # The server process knows the modules to preload by this path only.
-    paths = [str(HERE), str(HERE.parent), str(HERE.parent / "scripts"), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["processes_preload"])
     with socket.socket() as free:

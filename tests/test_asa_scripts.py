@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import numpy as np
-import plot_attention
-import preprocess_text
+from adv_plugins_cli import plot as plot_attention
+from adv_plugins_cli import preprocess_text
 import pytest
-import strip_adversary
+from adv_plugins_cli import strip as strip_adversary
 import test_asa
 import torch
 import training
@@ -17,7 +17,7 @@ from fairseq.data import Dictionary, data_utils
 
 sys.path.append(str(ROOT / "examples" / "pretraining"))
 
-import pretrain
+from adv_plugins_cli import pretrain
 
 KIND = "classification"
 

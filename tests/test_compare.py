@@ -3,12 +3,12 @@
 import json
 import math
 
-import compare
-import comparison_table
+from adv_plugins_cli import compare
+from adv_plugins_cli.recipes import comparison_table
 import pytest
-import recipes
-import runs
-import subset
+from adv_plugins_cli.recipes import recipes
+from adv_plugins_cli.recipes import runs
+from adv_plugins_cli.data import subset
 import torch
 import training
 from fairseq.data import indexed_dataset

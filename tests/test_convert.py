@@ -6,16 +6,16 @@ import subprocess
 import sys
 from argparse import Namespace
 
-import binarize
-import convert_from_hf
-import convert_to_hf
-import hf_layout
+from adv_plugins_cli.data import binarize
+from adv_plugins_cli import convert_from_hf
+from adv_plugins_cli import convert_to_hf
+from adv_plugins_cli.checkpoints import hf_layout
 import numpy as np
 import pytest
-import tokenizer_options
+from adv_plugins_cli.data import tokenizer_options
 import torch
 import training
-from command import UserError
+from adv_plugins_cli.command import UserError
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import download
+from adv_plugins_cli import download
 import pytest
 
 BODY = bytes(range(256)) * 2000

@@ -5,16 +5,16 @@ import copy
 import random
 import shutil
 
-import convert_from_hf
+from adv_plugins_cli import convert_from_hf
 import fairseq_cli.validate
-import plot_attention
-import predict
+from adv_plugins_cli import plot as plot_attention
+from adv_plugins_cli import predict
 import pytest
-import strip_adversary
+from adv_plugins_cli import strip as strip_adversary
 import torch
 import training
-from checkpoint_model import build, model_options
-from command import UserError
+from adv_plugins_cli.checkpoints.checkpoint_model import build, model_options
+from adv_plugins_cli.command import UserError
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 

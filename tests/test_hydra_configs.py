@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fairseq_cli.hydra_train
 import pytest
-import recipes
+from adv_plugins_cli.recipes import recipes
 import training
 from conftest import ROOT
 from fairseq import checkpoint_utils, metrics

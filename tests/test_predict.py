@@ -6,23 +6,23 @@ import logging
 import shutil
 import weakref
 
-import ensemble
+from adv_plugins_cli.checkpoints import ensemble
 import fairseq_cli.validate
-import glue_submission
+from adv_plugins_cli.checkpoints import glue_submission
 import numpy as np
-import predict
-import predictor
-import preprocess_glue
-import preprocess_task
+from adv_plugins_cli import predict
+from adv_plugins_cli.checkpoints import predictor
+from adv_plugins_cli import preprocess_glue
+from adv_plugins_cli import preprocess_task
 import pytest
 import torch
 import training
-from binarize import WordPiece
+from adv_plugins_cli.data.binarize import WordPiece
 from fairseq import checkpoint_utils, options, utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from glue_format import TASKS as GLUE
-from glue_format import Split
-from write_task import write_inputs
+from adv_plugins_cli.data.glue_format import TASKS as GLUE
+from adv_plugins_cli.data.glue_format import Split
+from adv_plugins_cli.data.write_task import write_inputs
 
 WORDS = "a b c d e f g h the cat sat on mat mats no yes".split()
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##s", *WORDS]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import binarize
+from adv_plugins_cli.data import binarize
 import numpy as np
-import preprocess_glue
+from adv_plugins_cli import preprocess_glue
 import pytest
-from command import UserError
+from adv_plugins_cli.command import UserError
 from fairseq import options
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq_cli import preprocess as fairseq_preprocess
-from glue_format import TASKS, read_split
+from adv_plugins_cli.data.glue_format import TASKS, read_split
 from tokenizers import ByteLevelBPETokenizer
 
 ODD_TEXTS = [

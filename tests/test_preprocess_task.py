@@ -5,17 +5,17 @@ import os
 import subprocess
 import sys
 
-import binarize
+from adv_plugins_cli.data import binarize
 import numpy as np
-import preprocess_task
+from adv_plugins_cli import preprocess_task
 import pytest
-import recipes
+from adv_plugins_cli.recipes import recipes
 import training
-from command import UserError
+from adv_plugins_cli.command import UserError
 from fairseq import tasks
 from fairseq.data import Dictionary, indexed_dataset
-from glue_format import TASKS as GLUE_TASKS
-from task_formats import TASKS, pairs
+from adv_plugins_cli.data.glue_format import TASKS as GLUE_TASKS
+from adv_plugins_cli.data.formats import TASKS, pairs
 
 WORDPIECE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

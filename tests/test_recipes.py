@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import finetune
+from adv_plugins_cli import finetune
 import pytest
-import recipes
-import runs
+from adv_plugins_cli.recipes import recipes
+from adv_plugins_cli.recipes import runs
 import training
 from demo import grammar
 

@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import finetune
+from adv_plugins_cli import finetune
 import pytest
-import run_folder
-import runs
+from adv_plugins_cli.recipes import run_folder
+from adv_plugins_cli.recipes import runs
 import training
-from attempt import Attempt
-from command_line import UserError
+from adv_plugins_cli.recipes.attempt import Attempt
+from adv_plugins_cli.recipes.command_line import UserError
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
@@ -69,7 +69,7 @@ def test_starting_over_moves_aside_and_deletes_nothing(tmp_path, capsys):
 HOLDS = """
 import sys, time
 from pathlib import Path
-import run_folder
+from adv_plugins_cli.recipes import run_folder
 with run_folder.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 import training
-from binarize import write_split
+from adv_plugins_cli.data.binarize import write_split
 from fairseq import checkpoint_utils, metrics
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import Dictionary

@@ -8,7 +8,7 @@ from pathlib import Path
 import fairseq_cli.train
 import numpy as np
 import torch
-from binarize import write_split
+from adv_plugins_cli.data.binarize import write_split
 from fairseq import checkpoint_utils, distributed_utils, metrics, options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf

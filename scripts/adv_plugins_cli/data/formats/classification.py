@@ -1,0 +1,179 @@
+"""One or two sentences and a class: TNEWS, IFLYTEK, AG News, IMDB, ANLI, PAWS-QQP."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from adv_plugins_cli.command import UserError, read_lines, read_text
+from adv_plugins_cli.data.glue_format import Split
+
+from adv_plugins_cli.data.formats.common import (
+    SEED,
+    Format,
+    check_label,
+    entry,
+    first_file,
+    json_lines,
+    make_split,
+    need,
+    one_line,
+    read_files,
+)
+
+# CLUE leaves out 105 and 111.
+TNEWS = tuple(str(label) for label in range(100, 117) if label not in (105, 111))
+IFLYTEK = tuple(str(label) for label in range(119))
+AG_NEWS = ("1", "2", "3", "4")
+IMDB = ("neg", "pos")
+ANLI = ("entailment", "neutral", "contradiction")
+# CLUE's files, or those of its few-shot edition
+CLUE_FILES = {
+    "train": ("train.json", "train_few_all.json"),
+    "valid": ("dev.json", "dev_few_all.json"),
+    "test": ("test.json", "test_public.json"),
+}
+# Of data sets without an official validation set (R-AT's appendix A holds out about as much).
+HELD_OUT = 0.1
+LONGEST_FIELD = 2**31 - 1  # of a CSV file: Python refuses more than 131,072 characters otherwise
+
+
+def _clue(labels: Sequence[str]):
+    def read(path: Path) -> Split:
+        rows = []
+        for number, row in json_lines(path):
+            place = f"{path}:{number}"
+            label = None if row.get("label") is None else str(row["label"])
+            if label is not None:
+                check_label(label, labels, place)
+            rows.append((number, (one_line(entry(row, "sentence", str, place)),), label))
+        return make_split(path, rows)
+
+    return lambda folder: read_files(folder, CLUE_FILES, read)
+
+
+def hold_out(split: Split) -> dict[str, Split]:
+    """Training rows, a random tenth of which (always the same) becomes the validation set."""
+    order = np.random.default_rng(SEED).permutation(len(split.lines))
+    count = round(HELD_OUT * len(order))
+    return {
+        "train": take(split, sorted(order[count:].tolist())),
+        "valid": take(split, sorted(order[:count].tolist())),
+    }
+
+
+def take(split: Split, rows: Sequence[int]) -> Split:
+    """Some rows of a split."""
+    inputs = tuple([column[row] for row in rows] for column in split.inputs)
+    labels = None if split.labels is None else [split.labels[row] for row in rows]
+    return Split(split.path, inputs, labels, [split.lines[row] for row in rows], [])
+
+
+def _ag_news(folder: Path) -> dict[str, Split]:
+    def read(path: Path) -> Split:
+        rows = []
+        csv.field_size_limit(LONGEST_FIELD)
+        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        try:
+            for fields in reader:
+                place = f"{path}:{reader.line_num}"
+                if len(fields) != 3:
+                    raise UserError(f"{place}: {len(fields)} columns instead of 3 (class, title, text)")
+                label = check_label(fields[0], AG_NEWS, place)
+                # In these files a backslash stands for a line break.
+                text = one_line(" ".join(fields[1:]).replace("\\", " "))
+                rows.append((reader.line_num, (text,), label))
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+        return make_split(path, rows)
+
+    train = need(first_file(folder, "train.csv"), folder, "train.csv")
+    test = first_file(folder, "test.csv")
+    return {**hold_out(read(train)), **({"test": read(test)} if test else {})}
+
+
+def _imdb(folder: Path) -> dict[str, Split]:
+    def read(split: str) -> Split:
+        rows = []
+        for label in IMDB:
+            files = sorted((folder / split / label).glob("*.txt"))
+            if not files:
+                raise UserError(f"{folder / split / label}: no reviews (*.txt)")
+            for file in files:
+                text = one_line(read_text(file).replace("<br />", " "))
+                if not text:
+                    raise UserError(f"{file}: the review is empty")
+                rows.append((1, (text,), label))
+        return make_split(folder / split, rows)
+
+    return {**hold_out(read("train")), **({"test": read("test")} if (folder / "test").is_dir() else {})}
+
+
+def _anli(folder: Path) -> dict[str, Split]:
+    """Three rounds: one training set; valid is all rounds, valid1 to valid3 are each one; so is test."""
+    names = {label[0]: label for label in ANLI}
+
+    def read(path: Path) -> list[tuple[int, Sequence[str], str | None]]:
+        rows = []
+        for number, row in json_lines(path):
+            place = f"{path}:{number}"
+            label = check_label(entry(row, "label", str, place), tuple(names), place)
+            pair = tuple(one_line(entry(row, name, str, place)) for name in ("context", "hypothesis"))
+            rows.append((number, pair, names[label]))
+        return rows
+
+    found: dict[str, Split] = {}
+    for split, file in (("train", "train"), ("valid", "dev"), ("test", "test")):
+        rounds = []
+        for number in (1, 2, 3):
+            path = folder / f"R{number}" / f"{file}.jsonl"
+            if not path.is_file() and split == "test":
+                continue
+            rounds.append(read(need(first_file(path.parent, path.name), path.parent, path.name)))
+            if split != "train":
+                found[f"{split}{number}"] = make_split(path, rounds[-1])
+        if rounds:
+            found[split] = make_split(folder, [row for rows in rounds for row in rows])
+    return found
+
+
+def _paws(folder: Path) -> Mapping[str, Split]:
+    """The official generator writes Python's byte literals: b'...'."""
+
+    def text(field: str, place: str) -> str:
+        if field[:2] in ("b'", 'b"'):
+            try:
+                return one_line(ast.literal_eval(field).decode("utf-8"))
+            except (AttributeError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+                raise UserError(f"{place}: not a literal: {field[:80]} ({error})") from None
+        return one_line(field)
+
+    def read(path: Path) -> Split:
+        rows, columns = [], ["id", "sentence1", "sentence2", "label"]
+        for number, line in read_lines(path):
+            place, fields = f"{path}:{number}", line.rstrip("\r").split("\t")
+            if number == 1:
+                if fields != columns:
+                    raise UserError(f"{place}: the header is not {' '.join(columns)}")
+                continue
+            if len(fields) != 4:
+                raise UserError(f"{place}: {len(fields)} columns instead of 4")
+            label = check_label(fields[3], ("0", "1"), place)
+            rows.append((number, (text(fields[1], place), text(fields[2], place)), label))
+        return make_split(path, rows)
+
+    return read_files(folder, {"train": ("train.tsv",), "valid": ("dev_and_test.tsv",)}, read)
+
+
+TASKS = (
+    Format("TNEWS", "classification", TNEWS, _clue(TNEWS)),
+    Format("IFLYTEK", "classification", IFLYTEK, _clue(IFLYTEK)),
+    Format("AG-News", "classification", AG_NEWS, _ag_news),
+    Format("IMDB", "classification", IMDB, _imdb, folders=("aclImdb",)),
+    Format("ANLI", "classification", ANLI, _anli, folders=("anli_v1.0",)),
+    Format("PAWS-QQP", "classification", ("0", "1"), _paws),
+)

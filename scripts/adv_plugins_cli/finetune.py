@@ -1,0 +1,139 @@
+"""Fine-tune on a task: ``adv-plugins finetune TASK METHOD [options] [-- fairseq-train flags]``.
+
+Checks everything first, preprocesses the data where that was not done, prints and runs the full
+``fairseq-train`` command for every seed, and writes ``result.json`` beside the checkpoints. The same
+command again continues a run that was stopped or killed; one with other settings is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from adv_plugins_cli.recipes import children
+from adv_plugins_cli.recipes import launch
+from adv_plugins_cli.recipes import recipes
+from adv_plugins_cli.recipes import run_folder
+from adv_plugins_cli.recipes import runs
+from adv_plugins_cli.recipes.command_line import (
+    UserError,
+    check_different,
+    check_extra,
+    choose_precision,
+    make_parser,
+    one_line_errors,
+    show,
+    split_at_dashes,
+)
+from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
+
+ADVICE = "choose another --save-dir, or --start-over to move it aside and begin anew"
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; what follows ``--`` is for fairseq-train."""
+    own, extra = split_at_dashes(argv)
+    parser = make_parser(__doc__)
+    parser.add_argument("task", help="such as RTE; adv-plugins tasks lists them")
+    parser.add_argument("method", help="plain, or such as rat; adv-plugins methods lists them")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="one run for each (default: 1)")
+    add_data_options(parser)
+    parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)")
+    parser.add_argument(
+        "--start-over",
+        action="store_true",
+        help="move what --save-dir holds aside (SAVE_DIR.before-1), instead of continuing it",
+    )
+    launch.add_options(parser)
+    arguments = parser.parse_args(own)
+    arguments.extra = extra
+    return arguments
+
+
+def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
+    """Check the request, prepare the data, build one run a seed.
+
+    Raises:
+        ValueError: naming the option to change.
+    """
+    check_different("--seed", arguments.seed)
+    check_extra(arguments.extra)
+    precision = choose_precision(arguments.precision, print_only=arguments.print_only)
+    start = recipes.Start.of(arguments.checkpoint, arguments.arch)
+    recipe = recipes.get_recipe(arguments.task, arguments.method, arguments.user_dir)
+    recipe = launch.share_batch(recipe, arguments)
+    default = Path("checkpoints") / recipe.task / recipe.method
+    folders = {seed: default / f"seed{seed}" for seed in arguments.seed}
+    if arguments.save_dir and len(folders) > 1:
+        folders = {seed: arguments.save_dir / f"seed{seed}" for seed in folders}
+    elif arguments.save_dir:
+        folders = {arguments.seed[0]: arguments.save_dir}
+    for folder in folders.values() if not arguments.start_over else ():
+        if (folder / runs.RESULT).exists():
+            raise UserError(
+                f"{folder} holds a finished run already: {ADVICE} (or another --seed)"
+            )
+    data = prepare_data(arguments, recipe)
+    extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
+    found = []
+    for seed, folder in folders.items():
+        command = recipe.command(
+            data,
+            start=start,
+            save_dir=folder,
+            seed=seed,
+            precision=precision,
+            extra=extra,
+        )
+        facts = {"task": recipe.task, "method": recipe.method, "seed": seed}
+        facts["source"] = recipe.source
+        command = launch.wrap(command, arguments)
+        if not arguments.start_over:
+            run_folder.check(folder, command, advice=ADVICE)
+        name = f"{recipe.task} {recipe.method} seed {seed}"
+        found.append(runs.Run(name, command, folder, recipe.best, facts))
+    return found
+
+
+def train(run: runs.Run, arguments: argparse.Namespace) -> int:
+    """One run in the foreground; returns fairseq-train's exit code."""
+    show(run.command)
+    if arguments.node_rank > 0:  # with several machines the first one has the folder
+        return runs.run_in_foreground(run.command, run.log)
+    began = time.monotonic()
+    with run_folder.taken(
+        run.save_dir, run.command, advice=ADVICE, start_over=arguments.start_over
+    ) as lock:
+        if runs.read_result(run) is not None:
+            raise UserError(f"{run.save_dir} holds a finished run by now: {ADVICE}")
+        code = runs.run_in_foreground(run.command, run.log, keep_open=[lock])
+        if code == 0:
+            result = runs.write_result(run, seconds=time.monotonic() - began)
+            print(f"{run.name}: best {run.best} {result['best']:g}; {run.save_dir / runs.RESULT}")
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns fairseq-train's first bad exit code.
+
+    Raises:
+        SystemExit: with one line, for a bad request.
+    """
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    children.terminate_by_exception()
+    with one_line_errors("adv-plugins finetune"):
+        waiting = make_runs(arguments)
+        if arguments.print_only:
+            for run in waiting:
+                show(run.command)
+            return 0
+        codes = (train(run, arguments) for run in waiting)
+        code = next((code for code in codes if code), 0)
+    return code if code >= 0 else 128 - code  # as shells say that a signal has ended it
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""The recipes: ``tasks.tsv`` and ``recipes.tsv`` as ``fairseq-train`` command lines."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import fairseq_compat
+
+from adv_plugins_cli.command import UserError, read_json, read_lines, read_text
+from adv_plugins_cli.recipes.methods import PLAIN, load_methods
+
+TABLES = Path(__file__).resolve().parent
+
+# fairseq's tasks, the criterion that belongs to each, and whether it knows pairs of sentences.
+TASK_CRITERIONS = {
+    "sentence_prediction": "sentence_prediction",
+    "sentence_ranking": "sentence_ranking",
+    "commonsense_qa": "sentence_ranking",
+    "token_classification": "token_classification",
+}
+TASKS_WITH_SEPARATOR = ("sentence_prediction", "sentence_ranking")
+PRECISION_FLAGS = {
+    "fp32": [],
+    "fp16": "--fp16 --fp16-init-scale 4 --threshold-loss-scale 1 --fp16-scale-window 128".split(),
+    "amp": ["--amp"],
+}
+# What every recipe shares: fairseq's published way to fine-tune RoBERTa.
+FINE_TUNING_FLAGS = shlex.split(
+    "--init-token 0 --max-positions 512 --dropout 0.1 --attention-dropout 0.1 --weight-decay 0.1 "
+    "--optimizer adam --adam-betas '(0.9, 0.98)' --adam-eps 1e-06 --clip-norm 0.0 "
+    "--lr-scheduler polynomial_decay --max-tokens 4400 --required-batch-size-multiple 1 "
+    "--maximize-best-checkpoint-metric --no-epoch-checkpoints --find-unused-parameters "
+    "--log-format json --log-interval 50"
+)
+
+
+# What the architecture.json of a converted checkpoint may set: the architecture and its sizes.
+ARCHITECTURE_FLAGS = {
+    "--arch",
+    "--activation-fn",
+    "--encoder-attention-heads",
+    "--encoder-embed-dim",
+    "--encoder-ffn-embed-dim",
+    "--encoder-layers",
+    "--layer-norm-epsilon",
+    "--max-positions",
+    "--segments",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    flags: the architecture; checkpoint: None trains from random weights; separators: how many
+    end-of-sentence symbols lie between two sentences (RoBERTa 2, BERT 1).
+    """
+
+    flags: tuple[str, ...] = ("--arch", "roberta_large")
+    checkpoint: Path | None = None
+    separators: int = 2
+
+    @classmethod
+    def of(
+        cls, checkpoint: Path | None, arch: str | None = None, *, default: str = "roberta_large"
+    ) -> Start:
+        """A checkpoint with the architecture that its folder describes (``convert from-hf``).
+
+        Args:
+            arch: for fairseq's own checkpoints, whose folders describe nothing.
+            default: that where None is given.
+
+        Raises:
+            UserError: the checkpoint does not exist, or its architecture is another one.
+        """
+        if checkpoint is not None and not checkpoint.is_file():
+            raise UserError(
+                f"{checkpoint}: no such checkpoint (--checkpoint); adv-plugins download fetches "
+                "roberta.base and roberta.large, adv-plugins convert from-hf converts others, and "
+                "--from-scratch trains without one"
+            )
+        described = checkpoint.with_name("architecture.json") if checkpoint else None
+        if described is None or not described.is_file():
+            return cls(("--arch", arch or default), checkpoint)
+        flags, separators = read_architecture(described)
+        if arch not in (None, flags[1]):
+            raise UserError(f"--arch {arch}: {described} says {flags[1]}; leave --arch away")
+        return cls(flags, checkpoint, separators)
+
+    def with_adversaries(self) -> tuple[str, ...]:
+        """The flags of the same architecture with ASA's adversaries."""
+        option, arch, *sizes = self.flags
+        return (option, arch if arch.startswith("asa_") else f"asa_{arch}", *sizes)
+
+
+def read_architecture(path: Path) -> tuple[tuple[str, ...], int]:
+    """The flags of a converted checkpoint's architecture.json, --arch first, and its separators.
+
+    Raises:
+        UserError: it holds something else; a flag of it would reach the training unseen.
+    """
+    facts = read_json(path)
+    flags, separators = facts.get("flags"), facts.get("separators")
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise UserError(f"{path}: 'flags' is no list of texts")
+    if len(flags) < 2 or len(flags) % 2 or flags[0] != "--arch":
+        raise UserError(f"{path}: 'flags' are no pairs of a flag and its value with --arch first")
+    for flag, value in zip(flags[::2], flags[1::2]):
+        if flag not in ARCHITECTURE_FLAGS or value.startswith("-"):
+            raise UserError(f"{path}: {flag} {value} is neither the architecture nor a size of it")
+    if separators not in (1, 2):
+        raise UserError(f"{path}: 'separators' is {separators!r} instead of 1 or 2")
+    return tuple(flags), separators
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of ``recipes.tsv`` with its task's row of ``tasks.tsv``; numbers stay text.
+
+    criterion: of the method, None for the task's own; adversaries: whether the architecture needs ASA's;
+    user_dir: the package that knows the method; workers: that share an update, as the batch is one's.
+    """
+
+    task: str
+    method: str
+    source: str
+    lr: str
+    batch: str
+    epochs: str
+    updates: str
+    warmup: str
+    flags: str
+    fairseq_task: str
+    num_classes: str
+    best: str
+    task_flags: str
+    criterion: str | None = None
+    adversaries: bool = False
+    user_dir: Path | None = None
+    workers: int = 1
+
+    def command(
+        self,
+        data: Path,
+        *,
+        start: Start,
+        save_dir: Path,
+        seed: int,
+        precision: str = "fp32",
+        extra: Sequence[str] = (),
+    ) -> list[str]:
+        """``fairseq-train`` and its arguments.
+
+        Args:
+            data: a folder made by the preprocessing.
+            start: architecture and weights; for ASA the one with adversaries is taken.
+            extra: flags of the user, which win over the recipe's.
+        """
+        updates, warmup = self.updates, self.warmup
+        if updates == "-":
+            batch = int(self.batch) * self.workers
+            if not count_rows(data):
+                raise UserError(f"{data}: no training examples")
+            updates = str(math.ceil(count_rows(data) / batch) * int(self.epochs))
+        if "." in warmup:
+            warmup = str(math.ceil(float(warmup) * int(updates)))
+        pairs = self.fairseq_task in TASKS_WITH_SEPARATOR and start.separators == 2
+        return [
+            "fairseq-train",
+            str(data),
+            *("--user-dir", str(self.user_dir or fairseq_compat.user_dir())),
+            *("--task", self.fairseq_task, "--num-classes", self.num_classes),
+            *FINE_TUNING_FLAGS,
+            *(("--separator-token", "2") if pairs else ()),
+            *(start.with_adversaries() if self.adversaries else start.flags),
+            *("--best-checkpoint-metric", self.best),
+            *shlex.split(self.task_flags),
+            *("--criterion", self.criterion or TASK_CRITERIONS[self.fairseq_task]),
+            *("--lr", self.lr, "--batch-size", self.batch, "--max-epoch", self.epochs),
+            *("--total-num-update", updates, "--max-update", updates),
+            *("--warmup-updates", warmup),
+            *shlex.split(self.flags),
+            *("--seed", str(seed), "--save-dir", str(save_dir)),
+            *PRECISION_FLAGS[precision],
+            *(("--finetune-from-model", str(start.checkpoint)) if start.checkpoint else ()),
+            *extra,
+        ]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a tab-separated table with a header; ``#`` begins a comment line."""
+    lines = [line for line in read_text(path).splitlines() if not line.startswith("#")]
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
+    for row in rows:
+        if None in row:
+            place = " ".join(list(row.values())[:2])
+            raise UserError(f"{path}: too many columns in the row of {place}")
+    return rows
+
+
+def load_recipes() -> dict[tuple[str, str], Recipe]:
+    """All recipes, by (task, method)."""
+    tasks = {row["task"]: row for row in read_table(TABLES / "tasks.tsv")}
+    recipes = {}
+    for row in read_table(TABLES / "recipes.tsv"):
+        if row["task"] not in tasks:
+            raise UserError(f"{TABLES / 'recipes.tsv'}: {row['task']} is no task of tasks.tsv")
+        task = tasks[row["task"]]
+        facts = {name: task[name] for name in ("fairseq_task", "num_classes", "best")}
+        recipe = Recipe(**row, **facts, task_flags=task["flags"])
+        recipes[recipe.task, recipe.method] = recipe
+    return recipes
+
+
+def get_recipe(task: str, method: str, user_dir: Path | None = None) -> Recipe:
+    """One recipe.
+
+    A method that ``recipes.tsv`` has no row of for this task gets that of plain fine-tuning and the
+    options that it has registered.
+
+    Args:
+        user_dir: a package with more methods.
+
+    Raises:
+        UserError: there is no such task or method.
+    """
+    recipes = load_recipes()
+    known = list(dict.fromkeys(key[0] for key in recipes))
+    if task not in known:
+        raise UserError(f"unknown task {task!r}: choose one of {', '.join(known)}")
+    plain = recipes[task, PLAIN]
+    if method == PLAIN:
+        return plain
+    registered = load_methods(user_dir)
+    if method not in registered:
+        raise UserError(f"unknown method {method!r}: choose one of {', '.join((PLAIN, *registered))}")
+    facts = registered[method]
+    found = recipes.get((task, method)) or dataclasses.replace(
+        plain,
+        method=method,
+        source=f"plain fine-tuning's row of {task}, and the method's own options",
+        flags=f"{plain.flags} {facts.flags}".strip(),
+    )
+    return dataclasses.replace(
+        found, criterion=facts.criterion, adversaries=facts.adversaries, user_dir=user_dir
+    )
+
+
+def count_rows(data: Path) -> int:
+    """How many training examples a preprocessed folder holds.
+
+    Raises:
+        UserError: the folder has no training data.
+    """
+    raw, index = data / "train.jsonl", data / "input0" / "train.idx"
+    if raw.is_file():  # commonsense_qa, which reads the official files
+        return sum(1 for _, line in read_lines(raw) if line.strip())
+    if not index.is_file():
+        raise UserError(f"{index}: no such file, so {data} is no preprocessed training data")
+    with index.open("rb") as file:
+        # fairseq's mmap format: 9 bytes of magic, 8 of version, 1 of type, then the count.
+        header = file.read(26)
+    if len(header) < 26 or not header.startswith(b"MMIDIDX"):
+        raise UserError(f"{index}: no index of binary data; preprocess it again")
+    return int.from_bytes(header[18:], "little")
