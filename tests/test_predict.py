@@ -12,8 +12,7 @@ from adv_plugins_cli.checkpoints import glue_submission
 import numpy as np
 from adv_plugins_cli import predict
 from adv_plugins_cli.checkpoints import predictor
-from adv_plugins_cli import preprocess_glue
-from adv_plugins_cli import preprocess_task
+from adv_plugins_cli import preprocess
 import pytest
 import torch
 import training
@@ -94,13 +93,9 @@ def official(tmp_path_factory):
 def binary(official):
     """All of them, preprocessed."""
     out = official / "bin"
-    common = ["--wordpiece", str(official / "vocabulary"), "--out-dir", str(out), "--task"]
-    glue = ["--glue-dir", str(official), *common]
-    glue += ["RTE", "STS-B", "MNLI", "QNLI", "SST-2", "MRPC"]
-    preprocess_glue.run(preprocess_glue.parse_arguments(glue))
-    others = ["--data-dir", str(official), *common]
-    others += ["HellaSwag", "QNLI-ranking", "WNUT-17"]
-    preprocess_task.run(preprocess_task.parse_arguments(others))
+    tasks = "RTE STS-B MNLI QNLI SST-2 MRPC HellaSwag QNLI-ranking WNUT-17".split()
+    request = ["--wordpiece", str(official / "vocabulary"), "--out-dir", str(out)]
+    preprocess.run(preprocess.parse_arguments([*tasks, *request, "--data-dir", str(official)]))
     return out
 
 

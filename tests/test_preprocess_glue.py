@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adv_plugins_cli.data import binarize
 import numpy as np
-from adv_plugins_cli import preprocess_glue
+from adv_plugins_cli import preprocess
 import pytest
 from adv_plugins_cli.command import UserError
 from fairseq import options
@@ -125,8 +125,8 @@ def fairseq_indices(bpe_dir: Path, texts: list[str]) -> list[list[int]]:
 
 
 def run(glue_dir: Path, bpe_dir: Path, out_dir: Path, *more: object) -> None:
-    options_ = ["--glue-dir", glue_dir, "--bpe-dir", bpe_dir, "--out-dir", out_dir, *more]
-    preprocess_glue.run(preprocess_glue.parse_arguments([str(option) for option in options_]))
+    options_ = ["--data-dir", glue_dir, "--bpe-dir", bpe_dir, "--out-dir", out_dir, *more]
+    preprocess.run(preprocess.parse_arguments([str(option) for option in options_]))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -183,7 +183,7 @@ def test_bytes_equal_fairseq_preprocess(tmp_path: Path, bpe_dir: Path, end: str)
     for name in ("train", "dev"):
         header = "\ufeffindex\tsentence1\tsentence2\tlabel"
         write_lines(tmp_path / "glue" / "RTE" / f"{name}.tsv", [header, *rows], end)
-    run(tmp_path / "glue", bpe_dir, tmp_path / "out", "--task", "RTE")
+    run(tmp_path / "glue", bpe_dir, tmp_path / "out", "RTE")
 
     encoder = get_encoder(str(bpe_dir / "encoder.json"), str(bpe_dir / "vocab.bpe"))
     for index, column in enumerate(zip(*pairs, strict=True)):
@@ -202,7 +202,7 @@ def test_bytes_equal_fairseq_preprocess(tmp_path: Path, bpe_dir: Path, end: str)
 @pytest.mark.parametrize("name", TASKS)
 def test_official_columns(tmp_path: Path, bpe_dir: Path, name: str) -> None:
     write_official(tmp_path, name)
-    run(tmp_path, bpe_dir, tmp_path, "--task", name)
+    run(tmp_path, bpe_dir, tmp_path, name)
     folder = tmp_path / f"{name}-bin"
     splits = ["train", "valid", "test", *(["valid1", "test1"] if name == "MNLI" else [])]
     texts = {
@@ -241,7 +241,7 @@ def test_official_columns(tmp_path: Path, bpe_dir: Path, name: str) -> None:
 def test_fairseq_task_reads_the_folder(tmp_path: Path, bpe_dir: Path) -> None:
     """Targets are numbered by the training file's counts, most frequent first."""
     write_official(tmp_path, "RTE")
-    run(tmp_path, bpe_dir, tmp_path, "--task", "RTE")
+    run(tmp_path, bpe_dir, tmp_path, "RTE")
     from argparse import Namespace
 
     settings = Namespace(
@@ -257,7 +257,7 @@ def test_fairseq_task_reads_the_folder(tmp_path: Path, bpe_dir: Path) -> None:
 def test_labelled_test_file(tmp_path: Path, bpe_dir: Path) -> None:
     write_official(tmp_path, "STS-B")
     shutil.copy(tmp_path / "STS-B" / "dev.tsv", tmp_path / "STS-B" / "test.tsv")
-    run(tmp_path, bpe_dir, tmp_path, "--task", "STS-B")
+    run(tmp_path, bpe_dir, tmp_path, "STS-B")
     assert (tmp_path / "STS-B-bin" / "label" / "test.label").read_text() == "1\n0.306667\n"
 
 
@@ -267,7 +267,7 @@ def test_qqp_drops_broken_rows_as_fairseq_does(
     write_official(tmp_path, "QQP")
     train = tmp_path / "QQP" / "train.tsv"
     write_lines(train, [*train.read_text("utf-8").splitlines(), "9\t5\t6\tbroken"])
-    run(tmp_path, bpe_dir, tmp_path, "--task", "QQP")
+    run(tmp_path, bpe_dir, tmp_path, "QQP")
     assert "dropped 1 rows" in capsys.readouterr().out
     assert len(np.fromfile(tmp_path / "QQP-bin" / "label" / "train.bin", dtype=np.uint16)) == 4
 
@@ -329,7 +329,7 @@ def test_bad_input_stops_before_writing(
     else:
         spoil(tmp_path, name, fault)
     with pytest.raises(UserError, match=message) as caught:
-        run(tmp_path, bpe_dir, tmp_path / "out", "--task", "WNLI", name)
+        run(tmp_path, bpe_dir, tmp_path / "out", "WNLI", name)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -339,12 +339,12 @@ def test_existing_output_is_kept_unless_told(tmp_path: Path, bpe_dir: Path) -> N
     kept = tmp_path / "RTE-bin" / "kept"
     write_lines(kept, ["mine"])
     with pytest.raises(UserError, match="no folder of preprocessed data"):
-        run(tmp_path, bpe_dir, tmp_path, "--task", "RTE", "--overwrite")
+        run(tmp_path, bpe_dir, tmp_path, "RTE", "--overwrite")
     write_lines(kept.parent / "input0" / "dict.txt", ["a 1"])
     with pytest.raises(UserError, match="--overwrite"):
-        run(tmp_path, bpe_dir, tmp_path, "--task", "RTE")
+        run(tmp_path, bpe_dir, tmp_path, "RTE")
     assert kept.exists()
-    run(tmp_path, bpe_dir, tmp_path, "--task", "RTE", "--overwrite")
+    run(tmp_path, bpe_dir, tmp_path, "RTE", "--overwrite")
     assert not kept.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["RTE", "RTE-bin"]
 
@@ -354,7 +354,7 @@ def test_splits_without_train_need_a_label_dictionary(tmp_path: Path, bpe_dir: P
     write_official(tmp_path, "QNLI")
     (tmp_path / "QNLI" / "train.tsv").unlink()
     write_lines(tmp_path / "dict.txt", ["not_entailment 2", "entailment 1"])
-    arguments = ["--task", "QNLI", "--splits", "valid", "test"]
+    arguments = ["QNLI", "--splits", "valid", "test"]
     with pytest.raises(UserError, match="--label-dict"):
         run(tmp_path, bpe_dir, tmp_path, *arguments)
     run(tmp_path, bpe_dir, tmp_path, *arguments, "--label-dict", tmp_path / "dict.txt")
@@ -369,7 +369,7 @@ def test_splits_without_train_need_a_label_dictionary(tmp_path: Path, bpe_dir: P
 def test_label_without_training_rows_is_numbered_last(tmp_path: Path, bpe_dir: Path) -> None:
     """fairseq-preprocess would store it as unknown, which training turns into class -1."""
     write_official(tmp_path, "MNLI")
-    run(tmp_path, bpe_dir, tmp_path, "--task", "MNLI")
+    run(tmp_path, bpe_dir, tmp_path, "MNLI")
     lines = (tmp_path / "MNLI-bin" / "label" / "dict.txt").read_text().splitlines()
     assert lines[:3] == ["contradiction 1", "neutral 1", "entailment 0"]
     assert not (tmp_path / "QNLI-bin" / "input0" / "train.bin").exists()

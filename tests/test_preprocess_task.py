@@ -7,7 +7,8 @@ import sys
 
 from adv_plugins_cli.data import binarize
 import numpy as np
-from adv_plugins_cli import preprocess_task
+from adv_plugins_cli import preprocess as preprocess_command
+from adv_plugins_cli.data import task_folder
 import pytest
 from adv_plugins_cli.recipes import recipes
 import training
@@ -123,7 +124,7 @@ def vocabulary(tmp_path_factory):
 
 def preprocess(official, vocabulary, out, *tasks, flag="--wordpiece"):
     request = ["--data-dir", str(official), flag, str(vocabulary), "--out-dir", str(out)]
-    preprocess_task.run(preprocess_task.parse_arguments([*request, "--task", *tasks]))
+    preprocess_command.run(preprocess_command.parse_arguments([*request, *tasks]))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def class_labels(folder, split):
 
 
 def test_every_task_of_the_recipes_can_be_preprocessed():
-    rows = {row["task"]: row for row in recipes.read_table(recipes.EXAMPLES / "tasks.tsv")}
+    rows = {row["task"]: row for row in recipes.read_table(recipes.TABLES / "tasks.tsv")}
     ours = set(rows) - {"demo"} - set(GLUE_TASKS)
     assert ours == set(TASKS)
     kinds = {
@@ -476,28 +477,28 @@ def test_an_interrupted_replacement_leaves_the_old_folder(official, vocabulary, 
     # what a killed process with this one's number had left before names were drawn
     (tmp_path / f".DREAM-bin.{os.getpid()}").mkdir()
     request = ["--data-dir", str(official), "--wordpiece", str(vocabulary), "--out-dir", str(tmp_path)]
-    arguments = preprocess_task.parse_arguments([*request, "--task", "DREAM", "--overwrite"])
+    arguments = preprocess_command.parse_arguments([*request, "DREAM", "--overwrite"])
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess_task, "write_choice", lambda *_: 1 / 0)
+        patch.setattr(task_folder, "write_choice", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            preprocess_task.run(arguments)
+            preprocess_command.run(arguments)
     assert contents(tmp_path / "DREAM-bin") == before
-    preprocess_task.run(arguments)
+    preprocess_command.run(arguments)
     assert contents(tmp_path / "DREAM-bin") == before
 
 
 def test_missing_folders_files_and_other_requests(official, vocabulary, tmp_path):
     with pytest.raises(UserError, match="--data-dir must hold it"):
         preprocess(tmp_path, vocabulary, tmp_path / "out", "DREAM")
-    with pytest.raises(UserError, match="take --task CommonsenseQA-ranking"):
+    with pytest.raises(UserError, match="take CommonsenseQA-ranking"):
         preprocess(official, vocabulary, tmp_path / "out", "CommonsenseQA")
     preprocess(official, vocabulary, tmp_path / "out", "DREAM")
     with pytest.raises(UserError, match="pass --overwrite"):
         preprocess(official, vocabulary, tmp_path / "out", "DREAM")
-    command = [sys.executable, preprocess_task.__file__, "--data-dir", str(tmp_path)]
-    command += ["--wordpiece", str(vocabulary), "--out-dir", str(tmp_path), "--task", "WSC"]
+    command = [sys.executable, "-m", "adv_plugins_cli", "preprocess", "WSC", "--data-dir", str(tmp_path)]
+    command += ["--wordpiece", str(vocabulary), "--out-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("preprocess_task.py: error: ")
+    assert done.returncode == 1 and done.stderr.startswith("adv-plugins preprocess: error: ")
 
 
 REAL = {

@@ -13,11 +13,13 @@ import pytest
 from adv_plugins_cli.recipes import recipes
 from adv_plugins_cli.recipes import runs
 import training
-from demo import grammar
+from adv_plugins_cli.data import grammar
+from adv_plugins_cli.recipes.methods import load_methods
 
 from fairseq_compat import validations
 
-RECIPES = recipes.load_recipes()
+RECIPES = {key: recipes.get_recipe(*key) for key in recipes.load_recipes()}
+EXAMPLES = training.ROOT / "examples"
 SOURCES = {
     *("RoBERTa", "R-AT", "FreeLB", "FreeLB-u", "FreeLB-7", "FreeLB-cqa", "RAPT", "ASA", "CQA"),
     "this project",
@@ -37,7 +39,7 @@ def data(tmp_path):
 def test_every_row_parses_with_fairseqs_own_parser(recipe, data):
     command = recipe.command(data, start=LARGE, save_dir=Path("x"), seed=7)
     cfg = training.parse(command[1:])
-    assert cfg.common.seed == 7 and cfg.criterion._name == recipe.criterion
+    assert cfg.common.seed == 7 and cfg.criterion._name == (recipe.criterion or recipes.TASK_CRITERIONS[recipe.fairseq_task])
     assert cfg.optimization.lr == [float(recipe.lr)]
     assert cfg.dataset.batch_size == int(recipe.batch)
     assert cfg.checkpoint.best_checkpoint_metric == recipe.best
@@ -179,16 +181,16 @@ def test_a_shorter_length_starts_from_a_checkpoint_with_more_positions(kind, arc
 
 
 def test_all_tasks_have_all_methods_and_a_script():
-    tasks = [row["task"] for row in recipes.read_table(recipes.EXAMPLES / "tasks.tsv")]
-    assert set(RECIPES) == {(task, method) for task in tasks for method in recipes.METHODS}
-    scripts = {path.stem: path for path in (recipes.EXAMPLES / "tasks").glob("*.sh")}
+    tasks = [row["task"] for row in recipes.read_table(recipes.TABLES / "tasks.tsv")]
+    assert set(RECIPES) == {(task, method) for task in tasks for method in ("plain", *load_methods())}
+    scripts = {path.stem: path for path in (EXAMPLES / "tasks").glob("*.sh")}
     assert set(scripts) == set(tasks) - {"demo"}
     for task, path in scripts.items():
         assert f'finetune.sh" {task} "$@"' in path.read_text() and os.access(path, os.X_OK)
 
 
 def test_the_shell_scripts_are_sound():
-    for path in [*recipes.EXAMPLES.rglob("*.sh"), *recipes.EXAMPLES.rglob("*.sbatch")]:
+    for path in [*EXAMPLES.rglob("*.sh"), *EXAMPLES.rglob("*.sbatch")]:
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
@@ -317,7 +319,7 @@ def test_an_abort_after_the_end_is_no_failure(tmp_path):
 
 
 def test_no_recipe_names_a_machine():
-    for path in recipes.EXAMPLES.rglob("*"):
+    for path in EXAMPLES.rglob("*"):
         if path.suffix in (".sh", ".py", ".tsv", ".yaml"):
             text = path.read_text()
             assert "CUDA_VISIBLE_DEVICES" not in text and "/home/" not in text, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from adv_plugins_cli.command import UserError
 from adv_plugins_cli.recipes import recipes
 
 
@@ -18,7 +19,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data-dir",
-        "--glue-dir",
         type=Path,
         help="the official files: TASK/train.tsv and so on",
     )
@@ -68,21 +68,10 @@ def prepare_data(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Path:
             f"{data}: no such folder; give --data-bin with the preprocessed data, or --data-dir "
             "with the official files to make it from"
         )
-    request = [*tokenizer_options(arguments), f"--out-dir={arguments.data_bin}", "--task", recipe.task]
-    from adv_plugins_cli.data.glue_format import TASKS as GLUE
+    from adv_plugins_cli import preprocess
 
-    if recipe.task in GLUE:
-        from adv_plugins_cli import preprocess_glue
-
-        preprocess_glue.run(
-            preprocess_glue.parse_arguments([f"--glue-dir={arguments.data_dir}", *request])
-        )
-    else:
-        from adv_plugins_cli import preprocess_task
-
-        preprocess_task.run(
-            preprocess_task.parse_arguments([f"--data-dir={arguments.data_dir}", *request])
-        )
+    request = [recipe.task, f"--data-dir={arguments.data_dir}", f"--out-dir={arguments.data_bin}"]
+    preprocess.run(preprocess.parse_arguments([*request, *tokenizer_options(arguments)]))
     return data
 
 

@@ -1,10 +1,6 @@
-"""Turn the official GLUE files into the folders that fairseq's sentence_prediction task reads.
+"""A GLUE task's official files as the folder that fairseq's sentence_prediction reads.
 
-    python scripts/preprocess_glue.py --glue-dir glue --task RTE MRPC --bpe-dir gpt2_bpe --out-dir .
-
-writes RTE-bin and MRPC-bin, the same files as fairseq's preprocess_GLUE_tasks.sh. Everything is
-read and checked before anything is written, and a folder appears under its name only when it is
-complete.
+Byte for byte what fairseq's preprocess_GLUE_tasks.sh makes of them.
 """
 
 from __future__ import annotations
@@ -33,47 +29,11 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--glue-dir", type=Path, required=True, help="folder that holds CoLA/train.tsv and so on"
-    )
-    parser.add_argument(
-        "--task",
-        nargs="+",
-        required=True,
-        choices=[*TASKS, "all"],
-        metavar="TASK",
-        help=f"all, or some of {', '.join(TASKS)}",
-    )
-    add_tokenizer_options(parser)
-    parser.add_argument("--out-dir", type=Path, required=True, help="where TASK-bin folders go")
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        choices=SPLITS,
-        metavar="SPLIT",
-        help="only these of train, valid and test; default: train, valid, and test if it is there",
-    )
-    parser.add_argument(
-        "--label-dict",
-        type=Path,
-        metavar="DICT",
-        help="label/dict.txt of other data, to number the labels as it does; "
-        "needed where there is no train.tsv to count labels in",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing TASK-bin")
-    return parser.parse_args(argv)
-
-
-def read_task(glue_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> dict[str, Split]:
+def read_task(data_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> dict[str, Split]:
     """Read one task's files, keyed by fairseq's split names; without `splits`, test is optional."""
-    folder = glue_dir / task.name
+    folder = data_dir / task.name
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --glue-dir must hold a folder {task.name}")
+        raise UserError(f"{folder}: no such folder; --data-dir must hold a folder {task.name}")
     data = {}
     for split in splits or SPLITS:
         for name, file_name in task.files(split).items():
@@ -89,7 +49,7 @@ def read_task(glue_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> d
 
 
 def label_source(
-    glue_dir: Path, task: GlueTask, data: dict[str, Split], label_dict: Path | None
+    data_dir: Path, task: GlueTask, data: dict[str, Split], label_dict: Path | None
 ) -> Path | list[str] | None:
     """Return what numbers the labels: a dictionary's file, the training labels, or None.
 
@@ -104,7 +64,7 @@ def label_source(
         return label_dict
     if "train" in data:
         return data["train"].labels
-    path = glue_dir / task.name / "train.tsv"
+    path = data_dir / task.name / "train.tsv"
     if not path.is_file():
         raise UserError(
             f"{path}: no such file, so {task.name}'s labels cannot be numbered; pass --label-dict "
@@ -122,13 +82,13 @@ def check_labels_known(data: dict[str, Split], label_dict: Path) -> None:
                 raise UserError(f"{split.path}:{line}: label {label!r} is not in {label_dict}")
 
 
-def check_task(
+def check(
     arguments: argparse.Namespace, task: GlueTask
 ) -> tuple[dict[str, Split], Path | list[str] | None]:
     """Read one task and find every fault that can be found before writing."""
     check_target(arguments.out_dir / f"{task.name}-bin", overwrite=arguments.overwrite)
-    data = read_task(arguments.glue_dir, task, arguments.splits)
-    labels = label_source(arguments.glue_dir, task, data, arguments.label_dict)
+    data = read_task(arguments.data_dir, task, arguments.splits)
+    labels = label_source(arguments.data_dir, task, data, arguments.label_dict)
     if isinstance(labels, Path):
         check_labels_known(data, labels)
     return data, labels
@@ -145,7 +105,7 @@ def write_scores(folder: Path, data: dict[str, Split]) -> None:
 
 def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncoder) -> Path:
     """Write one task's folder beside its place, then move it there."""
-    data, labels = check_task(arguments, task)
+    data, labels = check(arguments, task)
     target = arguments.out_dir / f"{task.name}-bin"
     with files.folder_beside(target, overwrite=arguments.overwrite) as partial:
         if task.regression:
@@ -166,23 +126,3 @@ def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncod
     counts = ", ".join(f"{name} {len(split.lines)}" for name, split in data.items())
     print(f"{target}: {counts}")
     return target
-
-
-def run(arguments: argparse.Namespace) -> list[Path]:
-    """Check every task, then write every task."""
-    names = list(TASKS) if "all" in arguments.task else dict.fromkeys(arguments.task)
-    tasks = [TASKS[name] for name in names]
-    for task in tasks:
-        check_task(arguments, task)
-    encoder = load_encoder(arguments)
-    return [preprocess(arguments, task, encoder) for task in tasks]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a fault of the input is one line, not a traceback."""
-    with one_line_errors("adv-plugins preprocess"):
-        run(parse_arguments(argv))
-
-
-if __name__ == "__main__":
-    main()

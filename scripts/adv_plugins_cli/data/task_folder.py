@@ -1,10 +1,4 @@
-"""Turn the official files of the tasks beside GLUE into the folders that fairseq's tasks read.
-
-    python scripts/preprocess_task.py --data-dir data --task DREAM WNUT-17 --bpe-dir gpt2_bpe --out-dir .
-
-writes DREAM-bin (sentence_ranking) and WNUT-17-bin (token_classification). Everything is read and
-checked before anything is written, and a folder appears under its name only when it is complete.
-"""
+"""The official files of a task beside GLUE as the folder that fairseq's task for it reads."""
 
 from __future__ import annotations
 
@@ -26,28 +20,6 @@ PAD = 1  # in every fairseq dictionary; marks subwords without a label of their 
 ROWS = "rows.tsv"
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data-dir", type=Path, required=True, help="folder that holds DREAM/train.json and so on"
-    )
-    parser.add_argument(
-        "--task",
-        nargs="+",
-        required=True,
-        choices=list(TASKS),
-        metavar="TASK",
-        help=f"some of {', '.join(TASKS)}",
-    )
-    add_tokenizer_options(parser)
-    parser.add_argument("--out-dir", type=Path, required=True, help="where TASK-bin folders go")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing TASK-bin")
-    return parser.parse_args(argv)
-
-
 def check(arguments: argparse.Namespace, task: Format) -> Mapping[str, Split]:
     """Read one task and find every fault that can be found before writing.
 
@@ -58,7 +30,7 @@ def check(arguments: argparse.Namespace, task: Format) -> Mapping[str, Split]:
     if task.kind == "raw" and arguments.bpe_dir is None:
         raise UserError(
             f"fairseq's task for {task.name} knows GPT-2's BPE only (--bpe-dir); "
-            f"take --task {task.name}-ranking"
+            f"take {task.name}-ranking"
         )
     data = task.read(task.find(arguments.data_dir))
     for name, split in data.items():
@@ -147,26 +119,3 @@ def preprocess(arguments: argparse.Namespace, task: Format, encoder: TextEncoder
     counts = ", ".join(f"{name} {len(split.lines)}" for name, split in data.items())
     print(f"{target}: {counts}")
     return target
-
-
-def run(arguments: argparse.Namespace) -> list[Path]:
-    """Check every task, then write every task.
-
-    Raises:
-        UserError: see :func:`check`.
-    """
-    tasks = [TASKS[name] for name in dict.fromkeys(arguments.task)]
-    for task in tasks:
-        check(arguments, task)
-    encoder = load_encoder(arguments)
-    return [preprocess(arguments, task, encoder) for task in tasks]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a fault of the input is one line, not a traceback."""
-    with one_line_errors("adv-plugins preprocess"):
-        run(parse_arguments(argv))
-
-
-if __name__ == "__main__":
-    main()
