@@ -155,7 +155,7 @@ def test_slurms_launchers_keep_fairseqs_arguments_last(set_up, tmp_path, monkeyp
     import finetune
 
     executable(tmp_path / "bin" / "srun", '#!/usr/bin/env bash\nshift\nexec "$@"\n')
-    executable(tmp_path / "bin" / "scontrol", "#!/usr/bin/env bash\necho node7\necho node8\n")
+    executable(tmp_path / "bin" / "scontrol", "#!/usr/bin/env bash\nseq -f node%g 7 99999\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     facts = {"SUBMIT_DIR": ROOT, "JOB_NODELIST": "node[7-8]", "GPUS_ON_NODE": 4, "NNODES": 2, "NODEID": 1}
     for key, value in facts.items():
