@@ -7,7 +7,7 @@
 #   ADV_PLUGINS_VENV=/path             use or make the environment there instead of in .venv
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
 venv=${ADV_PLUGINS_VENV:-$root/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=$venv/bin/python

@@ -96,6 +96,81 @@ def test_the_scripts_are_executable_and_well_formed():
         subprocess.run(["bash", "-n", ROOT / name], check=True)
 
 
+FAKE_PYTHON = """#!/usr/bin/env bash
+case "$1 ${2-}" in
+    "-m pytest") printf '%s\\n' "$PWD" "$@" ;;
+    -*) exit 0 ;;
+    *) printf '%s\\n' "$@" ;;
+esac
+"""
+INPUTS = ("setup.py", "pyproject.toml", "constraints.txt", "scripts/setup.sh")
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def set_up(tmp_path, monkeypatch):
+    """An environment that setup.sh takes for its own, with a Python that prints its arguments."""
+    venv = tmp_path / "venv"
+    executable(venv / "bin" / "python", FAKE_PYTHON)
+    content = b"".join((ROOT / name).read_bytes() for name in INPUTS)
+    checksum = subprocess.run(["cksum"], input=content, capture_output=True, check=True).stdout.decode()
+    (venv / "adv_plugins.stamp").write_text(f"{ROOT.resolve()} {checksum}")
+    monkeypatch.setenv("ADV_PLUGINS_VENV", str(venv))
+    return venv
+
+
+SHELL_SCRIPTS = {
+    "scripts/setup.sh": [],
+    "scripts/test.sh": [str(ROOT.resolve()), "-m", "pytest", "-q"],
+    "scripts/demo.sh": [str(ROOT.resolve() / "examples/demo/run.py")],
+    "examples/finetune.sh": [str(ROOT.resolve() / "examples/finetune.py")],
+    "examples/pretraining/pretrain.sh": [str(ROOT.resolve() / "examples/pretraining/pretrain.py")],
+    "examples/tasks/WSC.sh": [str(ROOT.resolve() / "examples/finetune.py"), "WSC"],
+}
+
+
+@pytest.mark.parametrize("name", SHELL_SCRIPTS)
+def test_shell_scripts_find_the_checkout_from_everywhere(name, set_up, tmp_path):
+    """By a path from another folder, a link to the script, and a link to the checkout."""
+    (tmp_path / "checkout").symlink_to(ROOT)
+    (tmp_path / "link").symlink_to(ROOT / name)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    argument = "--print-python" if name.endswith("setup.sh") else "a b"
+    expected = SHELL_SCRIPTS[name] + [argument]
+    if argument == "--print-python":
+        expected = [str(set_up / "bin" / "python")]
+    for script in (ROOT / name, "../link", tmp_path / "checkout" / name, f"../checkout/{name}"):
+        run = subprocess.run([script, argument], cwd=elsewhere, capture_output=True, text=True)
+        assert (run.returncode, run.stdout.splitlines()) == (0, expected), run.stderr
+        assert run.stderr == "", "setup.sh does nothing a second time"
+
+
+def test_slurms_launchers_keep_fairseqs_arguments_last(set_up, tmp_path, monkeypatch):
+    import finetune
+
+    executable(tmp_path / "bin" / "srun", '#!/usr/bin/env bash\nshift\nexec "$@"\n')
+    executable(tmp_path / "bin" / "scontrol", "#!/usr/bin/env bash\nseq -f node%g 7 99999\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    facts = {"SUBMIT_DIR": ROOT, "JOB_NODELIST": "node[7-8]", "GPUS_ON_NODE": 4, "NNODES": 2, "NODEID": 1}
+    for key, value in facts.items():
+        monkeypatch.setenv(f"SLURM_{key}", str(value))
+    request = ["RTE", "rat", "--from-scratch", "--seed", "3", "--", "--lr", "1e-3"]
+    script = ROOT / "examples" / "slurm" / "finetune.sbatch"
+    run = subprocess.run(["bash", script, *request], capture_output=True, text=True, check=True)
+    program, *rest = run.stdout.splitlines()
+    assert program == str(ROOT / "examples" / "finetune.py")
+    arguments = finetune.parse_arguments(rest)
+    assert (arguments.torchrun, arguments.gpus, arguments.nodes, arguments.node_rank) == (True, 4, 2, 1)
+    assert arguments.main_address == "node7:29500" and arguments.seed == [3]
+    assert arguments.extra == ["--lr", "1e-3"]
+
+
 def test_the_constraints_cover_the_requirements():
     constrained = {
         line.split("==")[0].lower()

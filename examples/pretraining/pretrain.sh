@@ -3,6 +3,6 @@
 #   examples/pretraining/pretrain.sh --text wiki.txt --bpe-dir gpt2_bpe --checkpoint roberta.base/model.pt
 # All options: --help.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd -P)
 python=$(bash "$root/scripts/setup.sh" --print-python)
 exec "$python" "$root/examples/pretraining/pretrain.py" "$@"

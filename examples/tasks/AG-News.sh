@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # AG-News, topics of news: AG-News.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" AG-News "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" AG-News "$@"

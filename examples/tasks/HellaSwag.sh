@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # HellaSwag, what happens next: HellaSwag.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" HellaSwag "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" HellaSwag "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # IFLYTEK, Chinese descriptions of apps: IFLYTEK.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" IFLYTEK "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" IFLYTEK "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # IMDB, sentiment of reviews: IMDB.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" IMDB "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" IMDB "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # MNLI, inference: MNLI.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" MNLI "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" MNLI "$@"

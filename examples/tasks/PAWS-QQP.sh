@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # PAWS-QQP, adversarial duplicates: PAWS-QQP.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" PAWS-QQP "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" PAWS-QQP "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # QQP, duplicate questions: QQP.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" QQP "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" QQP "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # RTE, inference: RTE.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" RTE "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" RTE "$@"

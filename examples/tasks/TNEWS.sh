@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # TNEWS, Chinese news titles: TNEWS.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" TNEWS "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" TNEWS "$@"

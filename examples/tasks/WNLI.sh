@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # WNLI, pronouns, as pairs: WNLI.sh METHOD (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
-exec "$(dirname "${BASH_SOURCE[0]}")/../finetune.sh" WNLI "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../finetune.sh" WNLI "$@"
