@@ -1,7 +1,7 @@
 """Perturbation-based training for fairseq: ``fairseq-train --user-dir adv_plugins ...``.
 
-Importing this package registers its criterions, models and tasks with fairseq, and wraps a few methods of
-fairseq's, each in the module that says why: nothing else happens.
+Importing this package registers its criterions, models and tasks with fairseq, and wraps a few methods
+of fairseq's, each in the module that says why: nothing else happens.
 """
 
 import fairseq_compat

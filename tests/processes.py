@@ -4,7 +4,6 @@ Not from the test process: forking after autograd has run there can hang.
 """
 
 import multiprocessing
-import os
 import socket
 from pathlib import Path
 

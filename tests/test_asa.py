@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import tiny
 import torch
 from fairseq.models.roberta import RobertaModel
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
@@ -11,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import adv_plugins.masked_attention as masked_attention
 import adv_plugins.models.asa_roberta as asa_roberta
+import tiny
 from adv_plugins.batch import source_tokens
 from adv_plugins.models.asa_roberta import AsaRobertaModel, adversaries, biased, strip_adversary
 

@@ -4,16 +4,17 @@ import subprocess
 import sys
 
 import numpy as np
-from adv_plugins_cli import plot as plot_attention
-from adv_plugins_cli import preprocess_text
 import pytest
-from adv_plugins_cli import strip as strip_adversary
-import test_asa
 import torch
-import training
-from conftest import ROOT
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
+
+import test_asa
+import training
+from adv_plugins_cli import plot as plot_attention
+from adv_plugins_cli import preprocess_text
+from adv_plugins_cli import strip as strip_adversary
+from conftest import ROOT
 
 sys.path.append(str(ROOT / "examples" / "pretraining"))
 

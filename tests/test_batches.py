@@ -3,15 +3,15 @@
 import math
 
 import pytest
-import tiny
 import torch
 import torch.distributed as dist
-from conftest import use_float64
 from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
-from processes import run_two_workers
 
 import adv_plugins.models.asa_roberta as asa_roberta
+import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
+from conftest import use_float64
+from processes import run_two_workers
 
 # Options under which a sentence's perturbation does not depend on the rest of the batch; R-AT's
 # default norm is that of the whole batch.

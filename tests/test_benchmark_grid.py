@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
-import benchmark_grid
 import pytest
 import torch
+
+import benchmark_grid
 
 MACHINE = {"machine": "a GPU", "versions": {"torch": "2"}}
 

@@ -3,12 +3,12 @@
 import copy
 
 import pytest
-import tiny
 import torch
-import training
 from fairseq import checkpoint_utils
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
+import tiny
+import training
 from adv_plugins.models.bert import POOLER, AsaBertModel, BertModel, segment_ids
 
 FIRST_END = 2  # where the first </s> of every sequence is

@@ -4,12 +4,12 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
-import training
 from fairseq import optim
 from fairseq.trainer import Trainer
 
+import tiny
+import training
 from adv_plugins import clipping
 from adv_plugins.models.asa_roberta import ADVERSARY, AsaRobertaModel
 

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+
 import training
 
 METHODS = {

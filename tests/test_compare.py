@@ -3,15 +3,14 @@
 import json
 import math
 
-from adv_plugins_cli import compare
-from adv_plugins_cli.recipes import comparison_table
 import pytest
-from adv_plugins_cli.recipes import recipes
-from adv_plugins_cli.recipes import runs
-from adv_plugins_cli.data import subset
 import torch
-import training
 from fairseq.data import indexed_dataset
+
+import training
+from adv_plugins_cli import compare
+from adv_plugins_cli.data import subset
+from adv_plugins_cli.recipes import comparison_table, runs
 
 TINY = (
     "--encoder-layers 3 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8 --encoder-attention-heads 2 "
@@ -86,7 +85,10 @@ def test_it_searches_then_runs_the_seeds_and_goes_on_where_it_stopped(
 
 def test_every_method_gets_as_many_candidates_as_plain_gets_learning_rates():
     arguments = compare.parse_arguments(["RTE", "--from-scratch"])
-    counts = {m: len(compare.candidates(m, arguments, "1e-5")) for m in ("plain", "rat", "freelb", "rapt", "asa")}
+    counts = {
+        m: len(compare.candidates(m, arguments, "1e-5"))
+        for m in ("plain", "rat", "freelb", "rapt", "asa")
+    }
     assert set(counts.values()) == {3}
 
 

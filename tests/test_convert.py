@@ -6,18 +6,17 @@ import subprocess
 import sys
 from argparse import Namespace
 
-from adv_plugins_cli.data import binarize
-from adv_plugins_cli import convert_from_hf
-from adv_plugins_cli import convert_to_hf
-from adv_plugins_cli.checkpoints import hf_layout
 import numpy as np
 import pytest
-from adv_plugins_cli.data import tokenizer_options
 import torch
-import training
-from adv_plugins_cli.command import UserError
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
+
+import training
+from adv_plugins_cli import convert_from_hf, convert_to_hf
+from adv_plugins_cli.checkpoints import hf_layout
+from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data import binarize, tokenizer_options
 
 transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
 pytest.importorskip("safetensors", reason="the test extra installs safetensors")

@@ -1,11 +1,11 @@
 """The pieces that every method is made of: divergences, kept gradients, hooks, batches."""
 
 import pytest
-import tiny
 import torch
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
 import adv_plugins  # noqa: F401
+import tiny
 from adv_plugins import divergence
 from adv_plugins.batch import repeat_sample
 from adv_plugins.gradients import KeptGradients, LossScale

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from adv_plugins_cli import download
 import pytest
+
+from adv_plugins_cli import download
 
 BODY = bytes(range(256)) * 2000
 

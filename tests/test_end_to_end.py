@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 import training
 from processes import run_two_workers
 

@@ -1,9 +1,9 @@
 """FreeLB against a plain-PyTorch transcription of Algorithm 1, its costs and its random streams."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from adv_plugins.ball import Ball
 from adv_plugins.batch import source_tokens
 from adv_plugins.dropout import SameMasks

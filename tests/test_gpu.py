@@ -4,11 +4,11 @@ import logging
 import math
 
 import pytest
+import torch
+
 import test_batches
 import tiny
-import torch
 import training
-
 from adv_plugins.dropout import SameMasks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

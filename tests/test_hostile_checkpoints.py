@@ -5,20 +5,26 @@ import copy
 import random
 import shutil
 
-from adv_plugins_cli import convert_from_hf
 import fairseq_cli.validate
-from adv_plugins_cli import plot as plot_attention
-from adv_plugins_cli import predict
 import pytest
-from adv_plugins_cli import strip as strip_adversary
 import torch
-import training
-from adv_plugins_cli.checkpoints.checkpoint_model import build, model_options
-from adv_plugins_cli.command import UserError
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{index}" for index in range(training.WORDS))]
+import training
+from adv_plugins_cli import plot as plot_attention
+from adv_plugins_cli import predict
+from adv_plugins_cli import strip as strip_adversary
+from adv_plugins_cli.checkpoints.checkpoint_model import build, model_options
+
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *(f"w{index}" for index in range(training.WORDS)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +256,9 @@ def test_a_relative_data_folder_is_found_from_elsewhere(trained, state, tmp_path
     for tool in ("predict", "plot"):
         assert ask(tool, trained, run / "checkpoint_best.pt") == ""
     shutil.rmtree(tmp_path / "project" / "data")
-    assert "name the data's folder with --data-bin" in ask("predict", trained, run / "checkpoint_best.pt")
+    assert "name the data's folder with --data-bin" in ask(
+        "predict", trained, run / "checkpoint_best.pt"
+    )
     assert "--data gives the folder" in ask("plot", trained, run / "checkpoint_best.pt")
 
 

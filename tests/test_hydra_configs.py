@@ -8,11 +8,12 @@ from pathlib import Path
 
 import fairseq_cli.hydra_train
 import pytest
-from adv_plugins_cli.recipes import recipes
-import training
-from conftest import ROOT
 from fairseq import checkpoint_utils, metrics
 from omegaconf import OmegaConf
+
+import training
+from adv_plugins_cli.recipes import recipes
+from conftest import ROOT
 
 CONFIGS = "examples/config"
 METHODS = [path.stem for path in sorted((ROOT / CONFIGS).glob("*.yaml")) if path.stem != "shared"]

@@ -5,12 +5,12 @@ import math
 from typing import Any, NamedTuple
 
 import pytest
-import tiny
 import torch
 from fairseq import metrics
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 
+import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 
 EXACT = dict(rtol=0, atol=0)

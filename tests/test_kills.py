@@ -1,7 +1,8 @@
 """A short campaign of kills at chosen points; ``scripts/campaign_kills.py`` is the long one."""
 
-import campaign_kills
 import pytest
+
+import campaign_kills
 from campaign_kills import Death
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from fairseq import metrics
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
@@ -12,6 +11,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 import adv_plugins  # noqa: F401
+import tiny
 from adv_plugins.criterions.rat import RatCriterion, RatCriterionConfig
 from adv_plugins.criterions.sentence_prediction import (
     SentencePredictionMetricsConfig,

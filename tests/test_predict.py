@@ -6,19 +6,17 @@ import logging
 import shutil
 import weakref
 
-from adv_plugins_cli.checkpoints import ensemble
 import fairseq_cli.validate
-from adv_plugins_cli.checkpoints import glue_submission
 import numpy as np
-from adv_plugins_cli import predict
-from adv_plugins_cli.checkpoints import predictor
-from adv_plugins_cli import preprocess
 import pytest
 import torch
-import training
-from adv_plugins_cli.data.binarize import WordPiece
 from fairseq import checkpoint_utils, options, utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+import training
+from adv_plugins_cli import predict, preprocess
+from adv_plugins_cli.checkpoints import ensemble, glue_submission, predictor
+from adv_plugins_cli.data.binarize import WordPiece
 from adv_plugins_cli.data.glue_format import TASKS as GLUE
 from adv_plugins_cli.data.glue_format import Split
 from adv_plugins_cli.data.write_task import write_inputs

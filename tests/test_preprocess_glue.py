@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from adv_plugins_cli.data import binarize
 import numpy as np
-from adv_plugins_cli import preprocess
 import pytest
-from adv_plugins_cli.command import UserError
 from fairseq import options
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from fairseq_cli import preprocess as fairseq_preprocess
-from adv_plugins_cli.data.glue_format import TASKS, read_split
 from tokenizers import ByteLevelBPETokenizer
+
+from adv_plugins_cli import preprocess
+from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data import binarize
+from adv_plugins_cli.data.glue_format import TASKS, read_split
 
 ODD_TEXTS = [
     "Plain words, don't we'll it's 2024.",

@@ -5,18 +5,18 @@ import os
 import subprocess
 import sys
 
-from adv_plugins_cli.data import binarize
 import numpy as np
-from adv_plugins_cli import preprocess as preprocess_command
-from adv_plugins_cli.data import task_folder
 import pytest
-from adv_plugins_cli.recipes import recipes
-import training
-from adv_plugins_cli.command import UserError
 from fairseq import tasks
 from fairseq.data import Dictionary, indexed_dataset
-from adv_plugins_cli.data.glue_format import TASKS as GLUE_TASKS
+
+import training
+from adv_plugins_cli import preprocess as preprocess_command
+from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data import binarize, task_folder
 from adv_plugins_cli.data.formats import TASKS, pairs
+from adv_plugins_cli.data.glue_format import TASKS as GLUE_TASKS
+from adv_plugins_cli.recipes import recipes
 
 WORDPIECE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

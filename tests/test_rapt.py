@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from adv_plugins.batch import source_tokens
 from adv_plugins.divergence import bi_kl, kl
 from adv_plugins.fork import hidden_states, resumed

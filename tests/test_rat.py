@@ -4,11 +4,11 @@ import logging
 from itertools import combinations
 
 import pytest
-import tiny
 import torch
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tiny
 from adv_plugins.divergence import DIVERGENCES
 
 

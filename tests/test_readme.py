@@ -4,9 +4,10 @@ import re
 import shlex
 
 import pytest
-import training
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.models.roberta import RobertaModel
+
+import training
 
 ROOT = training.ROOT
 README = (ROOT / "README.md").read_text("utf-8")

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from adv_plugins_cli import finetune
 import pytest
-from adv_plugins_cli.recipes import recipes
-from adv_plugins_cli.recipes import runs
-import training
-from adv_plugins_cli.data import grammar
-from adv_plugins_cli.recipes.methods import load_methods
 
+import training
+from adv_plugins_cli import finetune
+from adv_plugins_cli.data import grammar
+from adv_plugins_cli.recipes import recipes, runs
+from adv_plugins_cli.recipes.methods import load_methods
 from fairseq_compat import validations
 
 RECIPES = {key: recipes.get_recipe(*key) for key in recipes.load_recipes()}
@@ -39,7 +38,9 @@ def data(tmp_path):
 def test_every_row_parses_with_fairseqs_own_parser(recipe, data):
     command = recipe.command(data, start=LARGE, save_dir=Path("x"), seed=7)
     cfg = training.parse(command[1:])
-    assert cfg.common.seed == 7 and cfg.criterion._name == (recipe.criterion or recipes.TASK_CRITERIONS[recipe.fairseq_task])
+    assert cfg.common.seed == 7 and cfg.criterion._name == (
+        recipe.criterion or recipes.TASK_CRITERIONS[recipe.fairseq_task]
+    )
     assert cfg.optimization.lr == [float(recipe.lr)]
     assert cfg.dataset.batch_size == int(recipe.batch)
     assert cfg.checkpoint.best_checkpoint_metric == recipe.best

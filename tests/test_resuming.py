@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 import torch
-import training
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
+import training
 from fairseq_compat import validations
 
 KIND = "classification"

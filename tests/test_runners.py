@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from adv_plugins_cli import finetune
 import pytest
-from adv_plugins_cli.recipes import run_folder
-from adv_plugins_cli.recipes import runs
+
 import training
+from adv_plugins_cli import finetune
+from adv_plugins_cli.recipes import run_folder, runs
 from adv_plugins_cli.recipes.attempt import Attempt
 from adv_plugins_cli.recipes.command_line import UserError
 

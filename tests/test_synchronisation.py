@@ -7,10 +7,10 @@ counted: fairseq's encoder has some of its own (whether a batch has padding), in
 import warnings
 
 import pytest
-import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 
 OPTIONS = {

@@ -6,20 +6,20 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
 import torch
-import training
-from adv_plugins_cli.data.binarize import write_split
 from fairseq import checkpoint_utils, metrics
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import Dictionary
-from processes import run_two_workers
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 
+import tiny
+import training
 from adv_plugins.batch import NO_LABEL
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 from adv_plugins.models.token_head import register_token_head
 from adv_plugins.tasks.token_classification import TokenClassificationConfig, TokenClassificationTask
+from adv_plugins_cli.data.binarize import write_split
+from processes import run_two_workers
 
 KIND = "token-classification"
 HEAD = "sentence_classification_head"

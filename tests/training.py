@@ -8,12 +8,12 @@ from pathlib import Path
 import fairseq_cli.train
 import numpy as np
 import torch
-from adv_plugins_cli.data.binarize import write_split
 from fairseq import checkpoint_utils, distributed_utils, metrics, options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 import adv_plugins  # noqa: F401
+from adv_plugins_cli.data.binarize import write_split
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS, CLASSES, CHOICES = 30, 3, 3

@@ -119,9 +119,7 @@ class BertParts:
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
         """Begin the heads that the checkpoint does not have with its pooler, if it has one."""
         prefix = f"{name}." if name else ""
-        pooler = {
-            part: state_dict.pop(f"{prefix}{POOLER}{part}", None) for part in ("weight", "bias")
-        }
+        pooler = {part: state_dict.pop(f"{prefix}{POOLER}{part}", None) for part in ("weight", "bias")}
         heads = {
             head: f"{prefix}classification_heads.{head}."
             for head in self.classification_heads  # type: ignore[attr-defined]

@@ -2,7 +2,4 @@
 # Continue the pre-training of RoBERTa with ASA: pretrain.sh (--checkpoint FILE | --from-scratch) [options] [-- fairseq-train flags]
 #   examples/pretraining/pretrain.sh --text wiki.txt --bpe-dir gpt2_bpe --checkpoint roberta.base/model.pt
 # All options: --help.
-set -euo pipefail
-root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd -P)
-python=$(bash "$root/scripts/setup.sh" --print-python)
-exec "$python" "$root/examples/pretraining/pretrain.py" "$@"
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/adv-plugins.sh" pretrain "$@"

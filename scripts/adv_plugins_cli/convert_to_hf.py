@@ -1,7 +1,7 @@
 """Turn a fairseq checkpoint into a folder that Hugging Face's transformers loads, head included.
 
-    python scripts/convert_to_hf.py RTE/seed1/checkpoint_best.pt rte-rat --pretrained minilm
-    python scripts/convert_to_hf.py RTE/seed1/checkpoint_best.pt rte-rat --bpe-dir gpt2_bpe  # RoBERTa
+    adv-plugins convert to-hf RTE/seed1/checkpoint_best.pt rte-rat --pretrained minilm
+    adv-plugins convert to-hf RTE/seed1/checkpoint_best.pt rte-rat --bpe-dir gpt2_bpe  # RoBERTa
 
 The head becomes that of ...ForSequenceClassification (classes or a score), ...ForMultipleChoice
 (rankings; an input is a choice, then the context) or ...ForTokenClassification; a masked LM becomes
@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
 
 import fairseq_compat
 
@@ -27,7 +25,6 @@ fairseq_compat.install()
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors, read_json, read_text  # noqa: E402
 from adv_plugins_cli.convert_from_hf import TOKENIZER_FILES  # noqa: E402
-
 from fairseq_compat import files  # noqa: E402
 
 LAYERS = f"{hf.ENCODER}layers."
@@ -54,7 +51,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--pretrained",
         type=Path,
         metavar="DIR",
-        help="folder of convert_from_hf.py that the training started from (default: the checkpoint's)",
+        help="folder of convert from-hf that the training started from (default: the checkpoint's)",
     )
     tokenizer.add_argument(
         "--bpe-dir",
@@ -206,7 +203,7 @@ def head_weights(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, An
 
 
 def label_names(arguments: argparse.Namespace, count: int) -> dict[str, str]:
-    """Class number -> name, for config.json: as predict.py finds them, unless an option says otherwise.
+    """Class number -> name, for config.json: as predict finds them, unless an option says otherwise.
 
     Raises:
         UserError: they are not found, or are others than the head's.
@@ -217,9 +214,8 @@ def label_names(arguments: argparse.Namespace, count: int) -> dict[str, str]:
     if path is None:
         names = labels_of_data(arguments.checkpoint, arguments.data_bin)
     else:
-        from adv_plugins_cli.data.binarize import load_dictionary
-
         from adv_plugins.tasks import token_labels
+        from adv_plugins_cli.data.binarize import load_dictionary
 
         names = token_labels.label_names(load_dictionary(path))
     if len(names) != count:
@@ -294,7 +290,7 @@ def find_tokenizer(
         config = hf.read_config(folder)
     else:
         raise UserError(
-            f"{folder} was not made by convert_from_hf.py: name the folder that training started "
+            f"{folder} was not made by convert from-hf: name the folder that training started "
             "from with --pretrained, or the files of fairseq's RoBERTa with --bpe-dir"
         )
     if config["vocab_size"] != words:

@@ -14,12 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from adv_plugins_cli.recipes import recipes
-from adv_plugins_cli.recipes import runs
 from adv_plugins_cli.command import one_line_errors
-from adv_plugins_cli.recipes.command_line import check_counts, check_different
 from adv_plugins_cli.data.grammar import examples
-
+from adv_plugins_cli.recipes import recipes, runs
+from adv_plugins_cli.recipes.command_line import check_counts, check_different
 from fairseq_compat import files
 
 SPLITS = {"train": (2000, 1, 0.15), "valid": (1000, 2, 0.0)}  # examples, seed, label noise
@@ -49,6 +47,7 @@ def prepare_data(folder: Path) -> Path:
     if (data / "label" / "dict.txt").exists():
         return data
     import sentencepiece
+
     from adv_plugins_cli.data.binarize import SentencePiece, build_label_dictionary, write_split
 
     folder.mkdir(parents=True, exist_ok=True)

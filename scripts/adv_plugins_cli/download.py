@@ -1,6 +1,6 @@
 """Fetch the public data and checkpoints from their official addresses.
 
-    python scripts/download.py gpt2_bpe roberta.base glue --out-dir data
+    adv-plugins download gpt2_bpe roberta.base glue --out-dir data
 
 A broken-off transfer goes on where it stopped when the command is run again; files that are there
 already are neither fetched again nor overwritten. `glue/RTE` fetches one GLUE task.
@@ -449,9 +449,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in names:
             download(name, arguments.out_dir, base_url=arguments.base_url)
     except (DownloadError, OSError) as error:
-        sys.exit(f"download.py: error: {error}")
+        sys.exit(f"adv-plugins download: error: {error}")
     except KeyboardInterrupt:
-        sys.exit("download.py: interrupted; run the command again to go on from here")
+        sys.exit("adv-plugins download: interrupted; run the command again to go on from here")
 
 
 if __name__ == "__main__":

@@ -13,22 +13,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from adv_plugins_cli.recipes import children
-from adv_plugins_cli.recipes import launch
-from adv_plugins_cli.recipes import recipes
-from adv_plugins_cli.recipes import run_folder
-from adv_plugins_cli.recipes import runs
+from adv_plugins_cli.command import UserError, one_line_errors
+from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
+from adv_plugins_cli.recipes import children, launch, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
-    UserError,
     check_different,
     check_extra,
     choose_precision,
     make_parser,
-    one_line_errors,
     show,
     split_at_dashes,
 )
-from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
 
 ADVICE = "choose another --save-dir, or --start-over to move it aside and begin anew"
 
@@ -73,9 +68,7 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
         folders = {arguments.seed[0]: arguments.save_dir}
     for folder in folders.values() if not arguments.start_over else ():
         if (folder / runs.RESULT).exists():
-            raise UserError(
-                f"{folder} holds a finished run already: {ADVICE} (or another --seed)"
-            )
+            raise UserError(f"{folder} holds a finished run already: {ADVICE} (or another --seed)")
     data = prepare_data(arguments, recipe)
     extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
     found = []

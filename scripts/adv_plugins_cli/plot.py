@@ -1,10 +1,10 @@
 """The figures of the ASA paper for a model of your own, as PNG files (needs matplotlib).
 
-    python scripts/plot_attention.py maps checkpoint_best.pt --text "a smile on your face" \\
+    adv-plugins plot maps checkpoint_best.pt --text "a smile on your face" \\
         --bpe-dir gpt2_bpe --layers 1 11 --head 2 --out maps.png
-    python scripts/plot_attention.py layers SST-2=sst2/checkpoint_best.pt RTE=rte/checkpoint_best.pt \\
+    adv-plugins plot layers SST-2=sst2/checkpoint_best.pt RTE=rte/checkpoint_best.pt \\
         --out layers.png
-    python scripts/plot_attention.py history train.log --out history.png
+    adv-plugins plot history train.log --out history.png
 
 maps: the attention of a sentence without and with the adversary's mask, masked units crossed (figures
 1 and 6). layers: the masked proportion of each layer over a validation split (figure 5). history: the
@@ -25,9 +25,8 @@ from typing import Any, NamedTuple
 
 from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint
 from adv_plugins_cli.checkpoints.checkpoint_model import build, task_name, task_options
-from adv_plugins_cli.command import UserError, one_line_errors, read_json
 from adv_plugins_cli.checkpoints.trained_model import dictionary_file, find_data
-
+from adv_plugins_cli.command import UserError, one_line_errors, read_json
 from fairseq_compat.files import written_beside
 
 
@@ -169,6 +168,7 @@ def encode(text: str, arguments: argparse.Namespace, dictionary: Any) -> tuple[A
         UserError: the tokenizer does not fit the model's dictionary.
     """
     import torch
+
     from adv_plugins_cli.data.binarize import Gpt2Bpe, SentencePiece
 
     if arguments.sentencepiece is not None:
@@ -208,7 +208,7 @@ def masked_proportions(model: Any, task: Any, split: str, batch: int, seed: int)
         batches = task.get_batch_iterator(
             task.dataset(split), max_sentences=batch, max_positions=task.max_positions()
         )
-    except Exception as error:  # noqa: BLE001 - fairseq raises anything of damaged data
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"split {split} cannot be read (--split, --data): {reason[:300]}") from error
     torch.manual_seed(seed)

@@ -1,7 +1,7 @@
 """Predict with fine-tuned checkpoints: raw text, GLUE's development and test sets.
 
-    python scripts/predict.py checkpoint_best.pt --input pairs.tsv
-    python scripts/predict.py seed*/checkpoint_best.pt --glue-task RTE --glue-dir glue --output-dir send
+    adv-plugins predict checkpoint_best.pt --input pairs.tsv
+    adv-plugins predict seed*/checkpoint_best.pt --glue-task RTE --glue-dir glue --output-dir send
 
 A line of --input holds the sentences, parted by tabs (of a multiple choice the context, then the
 choices; of token labelling one sentence, its words parted by spaces); - reads the terminal. A line of
@@ -23,13 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adv_plugins_cli.checkpoints import ensemble
-from adv_plugins_cli.command import UserError, one_line_errors, read_text
 from adv_plugins_cli.checkpoints.ensemble import Predictions
-from adv_plugins_cli.data.glue_format import TASKS
 from adv_plugins_cli.checkpoints.glue_predictions import GlueSets
-from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, load_encoder, options_of_checkpoint
 from adv_plugins_cli.checkpoints.trained_model import TrainedModel, read_trained_model
-
+from adv_plugins_cli.command import UserError, one_line_errors, read_text
+from adv_plugins_cli.data.glue_format import TASKS
+from adv_plugins_cli.data.tokenizer_options import (
+    add_tokenizer_options,
+    load_encoder,
+    options_of_checkpoint,
+)
 from fairseq_compat.files import write_text
 
 if TYPE_CHECKING:
@@ -128,9 +131,7 @@ def read_lines(source: str) -> list[list[str]]:
     rows = [[text.strip() for text in line.split("\t")] for line in lines]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
-            raise UserError(
-                f"{source}:{number}: {len(row)} columns, the first line has {len(rows[0])}"
-            )
+            raise UserError(f"{source}:{number}: {len(row)} columns, the first line has {len(rows[0])}")
     return rows
 
 

@@ -49,7 +49,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=glue_folder.SPLITS,
         metavar="SPLIT",
-        help="of GLUE: only these of train, valid and test; default: train, valid, and test if it is there",
+        help="of GLUE: only these of train, valid and test (default: those that are there)",
     )
     parser.add_argument(
         "--label-dict",

@@ -1,6 +1,6 @@
 """Turn raw text into the folder that fairseq's masked_lm task reads, for pre-training.
 
-    python scripts/preprocess_text.py text.txt --bpe-dir gpt2_bpe --out-dir data-bin/text
+    adv-plugins preprocess-text text.txt --bpe-dir gpt2_bpe --out-dir data-bin/text
 
 The text has one sentence a line and a blank line between documents; several files are one text. A
 random share of the documents is held out for validation; of a text without blank lines, every
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from adv_plugins_cli.command import UserError, one_line_errors, read_lines
 from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, load_encoder
-from adv_plugins_cli.data.write_task import check_target, files
+from adv_plugins_cli.data.write_task import check_target
+from fairseq_compat import files
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import Indices, TextEncoder

@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fairseq_compat
-
-from adv_plugins_cli.recipes import recipes
-from adv_plugins_cli.recipes import runs
+from adv_plugins_cli.command import UserError, one_line_errors
 from adv_plugins_cli.data import task_data
-from adv_plugins_cli.command import one_line_errors
+from adv_plugins_cli.recipes import recipes, runs
 from adv_plugins_cli.recipes.command_line import (
     choose_precision,
     make_parser,
@@ -51,9 +49,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what follows ``--`` is for fairseq-train."""
     own, extra = split_at_dashes(argv)
     parser = make_parser(__doc__, arch="roberta_base")
-    parser.add_argument(
-        "--method", choices=list(METHODS), default="asa", help="(default: %(default)s)"
-    )
+    parser.add_argument("--method", choices=list(METHODS), default="asa", help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--data-bin",

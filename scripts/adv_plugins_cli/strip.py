@@ -1,6 +1,6 @@
 """Make a plain RoBERTa checkpoint of an ``asa_roberta`` one, for fairseq without these plug-ins.
 
-    python scripts/strip_adversary.py asa_checkpoint.pt roberta_checkpoint.pt
+    adv-plugins strip asa_checkpoint.pt roberta_checkpoint.pt
 
 The weights of the adversary go, and so does what only a training that goes on would need: the state
 of the optimizer, the data iterator and the meters. The model computes the same as before.
@@ -16,7 +16,6 @@ from typing import Any
 from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint, section
 from adv_plugins_cli.checkpoints.checkpoint_model import task_name
 from adv_plugins_cli.command import UserError, one_line_errors
-
 from fairseq_compat.files import written_beside
 
 # The starts of the names of all architectures with an adversary.

@@ -1,6 +1,6 @@
 """What an update of each method costs, as ratios to plain fine-tuning on the same batch in one run.
 
-    python scripts/benchmark.py --arch roberta_base --batch-size 8 --length 128
+    python scripts/measure/benchmark.py --arch roberta_base --batch-size 8 --length 128
 
 Every update goes through fairseq's own Trainer (task.train_step, backward, clipping, optimizer), one
 for all methods of an architecture. FLOPs are counted (torch's counter: exact, the same on every
@@ -28,16 +28,16 @@ import fairseq_compat
 
 fairseq_compat.install()
 
-import authors_way  # noqa: E402, F401 - registers the releases' ways
 import torch  # noqa: E402
 from fairseq.criterions import build_criterion  # noqa: E402
 from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
-from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import adv_plugins  # noqa: E402, F401
+import authors_way  # noqa: E402, F401 - registers the releases' ways
+from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
 
 METHODS = {
     "plain": "--criterion sentence_prediction",

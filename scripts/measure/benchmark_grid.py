@@ -1,12 +1,12 @@
 """The benchmark over models, batch sizes, lengths and precisions, as one Markdown table.
 
-    python scripts/benchmark_grid.py results                    # on a GPU: the whole grid
-    python scripts/benchmark_grid.py results --archs roberta_base --precisions fp32 --lengths 128
+    python scripts/measure/benchmark_grid.py results                    # on a GPU: the whole grid
+    python scripts/measure/benchmark_grid.py results --archs roberta_base --precisions fp32 --lengths 128
 
-Each combination is a run of scripts/benchmark.py of its own, whose JSON lies in the folder; one that is
-there is not run again, and one that fails is a line of the table that says so. Then, on a GPU, what the
-dead weights of fairseq 0.12.2 cost roberta_large (scripts/measure_dead_weights.py). The table also goes
-into the folder, as table.md.
+Each combination is a run of benchmark.py of its own, whose JSON lies in the folder; one that is there is
+not run again, and one that fails is a line of the table that says so. Then, on a GPU, what the dead
+weights of fairseq 0.12.2 cost roberta_large (measure_dead_weights.py). The table also goes into the
+folder, as table.md.
 """
 
 from __future__ import annotations

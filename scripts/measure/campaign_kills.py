@@ -1,6 +1,6 @@
 """Kills trainings at every kind of moment and shows that the same command continues them bit for bit.
 
-    python scripts/campaign_kills.py --kills 100
+    python scripts/measure/campaign_kills.py --kills 100
 
 Each subject (our four criterions and a stock one with fairseq-train, and examples/finetune.py) first
 trains a tiny model on random data without interruption. Then it is killed with SIGKILL, again and
@@ -35,13 +35,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(ROOT / "scripts")]
-
-from adv_plugins_cli.recipes import children  # noqa: E402
-from adv_plugins_cli.command import one_line_errors  # noqa: E402
-
-from fairseq_compat import validations  # noqa: E402
+from adv_plugins_cli.command import one_line_errors
+from adv_plugins_cli.recipes import children
+from fairseq_compat import validations
 
 CLASSES = 3
 ROWS = {"train": 26, "valid": 12}
@@ -367,8 +363,9 @@ def first_difference(one: Any, two: Any, place: str) -> str | None:
 def write_data(folder: Path) -> None:
     """Random sentences of three classes that follow from their words, in fairseq's form."""
     import numpy
-    from adv_plugins_cli.data.binarize import write_split
     from fairseq.data import Dictionary
+
+    from adv_plugins_cli.data.binarize import write_split
 
     generator = numpy.random.default_rng(1)
     words, labels = Dictionary(), Dictionary()

@@ -1,6 +1,6 @@
 """Time our GPT-2 BPE against fairseq's own multiprocessing encoder, on the same texts, in one run.
 
-    python scripts/compare_bpe_speed.py --glue-dir glue --task SST-2 --bpe-dir gpt2_bpe
+    python scripts/measure/compare_bpe_speed.py --glue-dir glue --task SST-2 --bpe-dir gpt2_bpe
 
 Both start from one text file and load their tables within the timed part. fairseq's runs its own
 `main()` in this process, so neither side pays for Python's start or for imports, and it writes
@@ -21,8 +21,9 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from adv_plugins_cli.data.binarize import Gpt2Bpe, Indices, load_dictionary, write_split
 from fairseq.examples.roberta import multiprocessing_bpe_encoder
+
+from adv_plugins_cli.data.binarize import Gpt2Bpe, Indices, load_dictionary, write_split
 from adv_plugins_cli.data.glue_format import TASKS, read_split
 from adv_plugins_cli.data.write_task import BATCH_SIZE
 

@@ -1,8 +1,8 @@
 """How ASA's game goes on a real encoder: each player's gradient, what the adversary masks and gains.
 
-    python scripts/convert_from_hf.py minilm minilm
-    python scripts/preprocess_glue.py --glue-dir data/glue --task SST-2 --wordpiece minilm --out-dir data-bin
-    python scripts/measure_asa_players.py minilm data-bin/SST-2-bin --updates 120
+    adv-plugins convert from-hf minilm minilm
+    adv-plugins preprocess SST-2 --data-dir data/glue --wordpiece minilm --out-dir data-bin
+    python scripts/measure/measure_asa_players.py minilm data-bin/SST-2-bin --updates 120
 
 Every update goes through fairseq's own Trainer, at a constant learning rate from the first one on. Each
 row is a block of updates: the training loss (base 2) without ASA, from the same seed, and with it; L_asa
@@ -28,7 +28,6 @@ import fairseq_compat
 fairseq_compat.install()
 
 import torch  # noqa: E402
-from adv_plugins_cli.command import UserError, one_line_errors, read_json  # noqa: E402
 from fairseq import checkpoint_utils, metrics, options, tasks, utils  # noqa: E402
 from fairseq.data import iterators  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
@@ -37,6 +36,7 @@ from fairseq.trainer import Trainer  # noqa: E402
 import adv_plugins  # noqa: E402, F401
 from adv_plugins.asa_game import LAYER_METER  # noqa: E402
 from adv_plugins.models.asa_roberta import ADVERSARY  # noqa: E402
+from adv_plugins_cli.command import UserError, one_line_errors, read_json  # noqa: E402
 
 TASKS = {
     "sentence_prediction": "--num-classes {classes} --init-token 0 --shorten-method truncate",
@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("encoder", type=Path, help="folder of convert_from_hf.py")
+    parser.add_argument("encoder", type=Path, help="folder of adv-plugins convert from-hf")
     parser.add_argument("data", type=Path, help="preprocessed data")
     parser.add_argument("--task", default="sentence_prediction", choices=list(TASKS))
     parser.add_argument("--num-classes", type=int, default=2, help="(default: %(default)s)")

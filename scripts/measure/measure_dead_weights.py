@@ -1,7 +1,7 @@
 """Prints what the dead weights of fairseq 0.12.2 cost a model: parameters, checkpoint, and training.
 
-    python scripts/measure_dead_weights.py [roberta_base roberta_large ...]
-    python scripts/measure_dead_weights.py roberta_large --train fp16
+    python scripts/measure/measure_dead_weights.py [roberta_base roberta_large ...]
+    python scripts/measure/measure_dead_weights.py roberta_large --train fp16
 
 The checkpoint is the model's alone, without the optimizer's state. --train makes updates through
 fairseq's Trainer with and without them in one run: the memory of all tensors after an update (weights,
@@ -26,6 +26,7 @@ fairseq_compat.install()
 
 from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
+
 from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
 
 PRECISIONS = ["fp32", "fp16", "memory-efficient-fp16", "amp"]

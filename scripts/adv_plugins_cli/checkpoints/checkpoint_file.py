@@ -7,12 +7,10 @@ is done with them is the business of others (``checkpoint_model.py`` builds mode
 from __future__ import annotations
 
 import argparse
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
 
 import fairseq_compat
 
@@ -49,7 +47,7 @@ def read_checkpoint(path: Path, *, whole: bool = False) -> dict[str, Any]:
         if whole and mapped:
             _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # noqa: BLE001 - damaged bytes raise anything
+    except Exception as error:
         raise UserError(f"{path}: not a checkpoint, or a damaged one ({_reason(error)})") from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"{path}: no checkpoint of fairseq-train (it has no model)")

@@ -138,7 +138,7 @@ def build(
         model.load_state_dict(dict(weights), strict=True, model_cfg=cfg)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 - of options that fit no model fairseq raises anything
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be built with {data} ({reason[:300]})") from error
     return model.eval(), task

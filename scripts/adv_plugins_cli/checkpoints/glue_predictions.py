@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adv_plugins_cli.checkpoints import glue_submission
 import numpy as np
-from adv_plugins_cli.command import UserError
-from adv_plugins_cli.checkpoints.ensemble import Predictions
-from adv_plugins_cli.data.glue_format import TASKS, Split, read_split
-from adv_plugins_cli.checkpoints.trained_model import TrainedModel
 
+from adv_plugins_cli.checkpoints import glue_submission
+from adv_plugins_cli.checkpoints.ensemble import Predictions
+from adv_plugins_cli.checkpoints.trained_model import TrainedModel
+from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data.glue_format import TASKS, Split, read_split
 from fairseq_compat.files import write_text
 
 

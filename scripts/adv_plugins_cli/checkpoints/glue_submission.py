@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from adv_plugins_cli.command import UserError, read_text
-from adv_plugins_cli.checkpoints.ensemble import Predictions
-from adv_plugins_cli.data.glue_format import MAXIMUM_SCORE, GlueTask
 from numpy.typing import NDArray
+
+from adv_plugins_cli.checkpoints.ensemble import Predictions
+from adv_plugins_cli.command import UserError, read_text
+from adv_plugins_cli.data.glue_format import MAXIMUM_SCORE, GlueTask
 
 # Our name of a test set -> the file that GLUE's server expects.
 FILES = {("MNLI", "test"): "MNLI-m.tsv", ("MNLI", "test1"): "MNLI-mm.tsv"}

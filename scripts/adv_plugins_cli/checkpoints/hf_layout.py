@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adv_plugins_cli.command import UserError, read_json, read_text
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENCODER = "encoder.sentence_encoder."
 LM_HEAD = "encoder.lm_head."
@@ -331,10 +333,12 @@ def check_tensors(weights: Any, place: str) -> dict[str, Tensor]:
     Raises:
         UserError: they are not; names ``place``.
     """
+    import torch
+
     if not isinstance(weights, dict) or not weights:
         raise UserError(f"{place}: holds no weights by name")
     for name, value in weights.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if not isinstance(name, str) or not torch.is_tensor(value):
             raise UserError(f"{place}: {name!r} is a {type(value).__name__}, not a tensor")
     return weights
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
 from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint
 from adv_plugins_cli.checkpoints.checkpoint_model import build
-from adv_plugins_cli.command import UserError
-from numpy.typing import NDArray
 from adv_plugins_cli.checkpoints.trained_model import TrainedModel
+from adv_plugins_cli.command import UserError
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import Indices, TextEncoder

@@ -235,5 +235,5 @@ def _read_dictionary(path: Path) -> Any:
     read_text(path)  # a file in another encoding is named
     try:
         return Dictionary.load(str(path))
-    except Exception as error:  # noqa: BLE001 - fairseq raises bare RuntimeErrors and others
+    except Exception as error:
         raise UserError(f"{path}: no dictionary of fairseq ({str(error)[:200]})") from error

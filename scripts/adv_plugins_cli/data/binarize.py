@@ -6,7 +6,6 @@ sequences as `fairseq-preprocess` would. Nothing here knows a data set.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,15 +16,14 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-
 import fairseq_compat
 
 fairseq_compat.install()
 
-from adv_plugins_cli.command import UserError, read_text  # noqa: E402
 from fairseq.data import Dictionary, indexed_dataset  # noqa: E402
 
 from adv_plugins.wordpiece import load_wordpiece, symbols_of  # noqa: E402
+from adv_plugins_cli.command import UserError, read_text  # noqa: E402
 from adv_plugins_cli.data.tokenizer_options import load_sentencepiece  # noqa: E402
 
 Indices = NDArray[np.int64]
@@ -67,7 +65,9 @@ class Gpt2Bpe:
         folder = Path(bpe_dir)
         for name in ("encoder.json", "vocab.bpe", "dict.txt"):
             if not (folder / name).is_file():
-                raise UserError(f"{folder / name}: no such file; download.py gpt2_bpe fetches it")
+                raise UserError(
+                    f"{folder / name}: no such file; adv-plugins download gpt2_bpe fetches it"
+                )
         model = _load_bpe(folder / "encoder.json", folder / "vocab.bpe")
         self._tokenizer = Tokenizer(model)
         self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

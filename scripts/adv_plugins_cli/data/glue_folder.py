@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adv_plugins_cli.command import UserError, one_line_errors
-from adv_plugins_cli.data.glue_format import MAXIMUM_SCORE, TASKS, GlueTask, Split, read_split
-from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, load_encoder
+from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data.glue_format import MAXIMUM_SCORE, GlueTask, Split, read_split
 from adv_plugins_cli.data.write_task import (
     check_target,
     count_labels,
-    files,
     load_label_dictionary,
     read_symbols,
     write_inputs,
     write_labels,
 )
+from fairseq_compat import files
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import TextEncoder

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from adv_plugins_cli.recipes import recipes
-
-from fairseq_compat import files
-
 
 from adv_plugins_cli.command import UserError
+from adv_plugins_cli.recipes import recipes
+from fairseq_compat import files
 
 SEED = 1  # of the choice of rows, the same for every method and seed of a comparison
 
@@ -73,8 +70,9 @@ def _select_lines(source: Path, target: Path, rows: Sequence[int]) -> None:
 
 
 def _select_sequences(source: Path, target: Path, rows: Sequence[int]) -> None:
-    from adv_plugins_cli.data.binarize import write_split
     from fairseq.data import Dictionary, indexed_dataset
+
+    from adv_plugins_cli.data.binarize import write_split
 
     dataset = indexed_dataset.make_dataset(str(source.with_suffix("")), impl="mmap")
     size = len(Dictionary.load(str(source.with_name("dict.txt"))))

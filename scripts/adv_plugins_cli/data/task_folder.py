@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adv_plugins_cli.command import UserError, one_line_errors, read_lines
-from adv_plugins_cli.data.formats import TASKS, Format
-from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, load_encoder
-from adv_plugins_cli.data.write_task import check_target, files, fixed_labels, write_inputs, write_labels
+from adv_plugins_cli.command import UserError, read_lines
+from adv_plugins_cli.data.formats import Format
+from adv_plugins_cli.data.write_task import check_target, fixed_labels, write_inputs, write_labels
+from fairseq_compat import files
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import TextEncoder
@@ -64,6 +64,7 @@ def write_rows(folder: Path, rows: Mapping[str, Sequence[tuple[int, int]]]) -> N
 def write_entities(folder: Path, data: Mapping[str, Split], encoder: TextEncoder, task: Format) -> None:
     """Write the subwords of every word, and labels: a word's on its first subword, pad on the others."""
     import numpy as np
+
     from adv_plugins_cli.data.binarize import write_split
 
     labels = fixed_labels(task.labels)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adv_plugins_cli.command import UserError, read_lines
-
-
-from fairseq_compat import files  # noqa: E402, F401 - the preprocessing scripts take it from here
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import Indices, TextEncoder
@@ -64,8 +60,9 @@ def encode(encoder: TextEncoder, texts: Sequence[str], progress: Any) -> Iterato
 
 def write_inputs(folder: Path, data: Mapping[str, Split], encoder: TextEncoder, name: str) -> None:
     """Write input0, input1: dict.txt and one binary file a split."""
-    from adv_plugins_cli.data.binarize import write_split
     from tqdm import tqdm
+
+    from adv_plugins_cli.data.binarize import write_split
 
     total = sum(len(texts) for split in data.values() for texts in split.inputs)
     with tqdm(total=total, desc=name, unit=" sentences") as progress:
@@ -105,6 +102,7 @@ def load_label_dictionary(path: Path) -> Any:
 def write_labels(folder: Path, data: Mapping[str, Split], dictionary: Any) -> None:
     """Write class labels: dict.txt and one binary file a split."""
     import numpy as np
+
     from adv_plugins_cli.data.binarize import write_split
 
     folder.mkdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,9 @@ def make_parser(description: str | None, *, arch: str = "roberta_large") -> argp
         help="auto: fp16 on a GPU, else fp32 (default: %(default)s)",
     )
     parser.add_argument(
-        "--user-dir", type=Path, help="a package of your own that builds on adv_plugins, with more methods"
+        "--user-dir",
+        type=Path,
+        help="a package of your own that builds on adv_plugins, with more methods",
     )
     parser.add_argument("--print-only", action="store_true", help="print the command, run nothing")
     return parser

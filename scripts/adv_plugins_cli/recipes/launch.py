@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from adv_plugins_cli.command import UserError
 from adv_plugins_cli.recipes import recipes
 
 
@@ -42,9 +43,7 @@ def share_batch(recipe: recipes.Recipe, arguments: argparse.Namespace) -> recipe
     if arguments.nodes > 1 and not arguments.torchrun:
         raise UserError(f"--nodes {arguments.nodes} needs --torchrun")
     if not 0 <= arguments.node_rank < arguments.nodes:
-        raise UserError(
-            f"--node-rank {arguments.node_rank}: there are --nodes {arguments.nodes}"
-        )
+        raise UserError(f"--node-rank {arguments.node_rank}: there are --nodes {arguments.nodes}")
     if arguments.gpus is not None and arguments.gpus < 1:
         raise UserError(f"--gpus {arguments.gpus}: at least 1")
     workers = count_gpus(arguments) * arguments.nodes

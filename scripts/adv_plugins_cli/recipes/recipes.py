@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fairseq_compat
-
 from adv_plugins_cli.command import UserError, read_json, read_lines, read_text
 from adv_plugins_cli.recipes.methods import PLAIN, load_methods
 

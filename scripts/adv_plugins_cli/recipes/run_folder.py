@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fairseq_compat import files
-
-
 from adv_plugins_cli.command import UserError, read_json
+from fairseq_compat import files
 
 SETTINGS = "settings.json"  # the command that the folder's checkpoints belong to
 LOCK = "run.lock"

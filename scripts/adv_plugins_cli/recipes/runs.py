@@ -18,14 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adv_plugins_cli.recipes import children
-from adv_plugins_cli.recipes import run_folder
-from adv_plugins_cli.recipes.attempt import Attempt
-
-from fairseq_compat import files, validations
-
-
 from adv_plugins_cli.command import UserError, read_json
+from adv_plugins_cli.recipes import children, run_folder
+from adv_plugins_cli.recipes.attempt import Attempt
+from fairseq_compat import files, validations
 
 PACKAGES = ("fairseq", "torch", "numpy", "hydra-core", "omegaconf", "adv_plugins")
 RESULT = "result.json"

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from adv_plugins_cli.command import UserError, read_json
-from adv_plugins_cli.data.glue_format import Split
-
 from adv_plugins_cli.data.formats.common import (
     Format,
     entry,
     json_lines,
+    listed,
     make_split,
     of_kind,
     one_line,
     read_files,
     texts,
 )
+from adv_plugins_cli.data.glue_format import Split
 
 # Most ARC questions have four answers, some three or five; a missing one becomes an empty text,
 # which a model soon learns never to choose.
 ARC_CHOICES = 5
-# The names that fairseq's commonsense_qa reads (download.py's), and the official ones.
+# The names that fairseq's commonsense_qa reads (adv-plugins download's), and the official ones.
 COMMONSENSE_FILES = {
     "train": ("train.jsonl", "train_rand_split.jsonl"),
     "valid": ("valid.jsonl", "dev_rand_split.jsonl"),
@@ -130,18 +130,32 @@ TASKS = (
             "ranking",
             _numbers(ARC_CHOICES),
             _arc(name),
+            f"{name}-{{Train,Dev,Test}}.jsonl",
             folders=(f"ARC-V1-Feb2018-2/{name}",),  # in the official archive
         )
         for name in ("ARC-Easy", "ARC-Challenge")
     ),
-    Format("DREAM", "ranking", _numbers(3), lambda f: read_files(f, DREAM_FILES, _dream)),
-    Format("HellaSwag", "ranking", _numbers(4), lambda f: read_files(f, HELLASWAG_FILES, _hellaswag)),
+    Format(
+        "DREAM",
+        "ranking",
+        _numbers(3),
+        lambda f: read_files(f, DREAM_FILES, _dream),
+        listed(DREAM_FILES),
+    ),
+    Format(
+        "HellaSwag",
+        "ranking",
+        _numbers(4),
+        lambda f: read_files(f, HELLASWAG_FILES, _hellaswag),
+        listed(HELLASWAG_FILES),
+    ),
     # fairseq's own task reads the official files and knows GPT-2's BPE only ...
     Format(
         "CommonsenseQA",
         "raw",
         _numbers(5),
         lambda f: read_files(f, COMMONSENSE_FILES, _commonsense_qa),
+        listed(COMMONSENSE_FILES),
     ),
     # ... this is for weights with another tokenizer.
     Format(
@@ -149,6 +163,7 @@ TASKS = (
         "ranking",
         _numbers(5),
         lambda f: read_files(f, COMMONSENSE_FILES, _commonsense_qa),
+        listed(COMMONSENSE_FILES),
         folders=("CommonsenseQA",),
     ),
 )

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from adv_plugins_cli.command import UserError, read_lines, read_text
-from adv_plugins_cli.data.glue_format import Split
 
+from adv_plugins_cli.command import UserError, read_lines, read_text
 from adv_plugins_cli.data.formats.common import (
     SEED,
     Format,
@@ -19,11 +18,13 @@ from adv_plugins_cli.data.formats.common import (
     entry,
     first_file,
     json_lines,
+    listed,
     make_split,
     need,
     one_line,
     read_files,
 )
+from adv_plugins_cli.data.glue_format import Split
 
 # CLUE leaves out 105 and 111.
 TNEWS = tuple(str(label) for label in range(100, 117) if label not in (105, 111))
@@ -170,10 +171,17 @@ def _paws(folder: Path) -> Mapping[str, Split]:
 
 
 TASKS = (
-    Format("TNEWS", "classification", TNEWS, _clue(TNEWS)),
-    Format("IFLYTEK", "classification", IFLYTEK, _clue(IFLYTEK)),
-    Format("AG-News", "classification", AG_NEWS, _ag_news),
-    Format("IMDB", "classification", IMDB, _imdb, folders=("aclImdb",)),
-    Format("ANLI", "classification", ANLI, _anli, folders=("anli_v1.0",)),
-    Format("PAWS-QQP", "classification", ("0", "1"), _paws),
+    Format("TNEWS", "classification", TNEWS, _clue(TNEWS), listed(CLUE_FILES)),
+    Format("IFLYTEK", "classification", IFLYTEK, _clue(IFLYTEK), listed(CLUE_FILES)),
+    Format("AG-News", "classification", AG_NEWS, _ag_news, "train.csv, test.csv"),
+    Format("IMDB", "classification", IMDB, _imdb, "{train,test}/{pos,neg}/*.txt", folders=("aclImdb",)),
+    Format(
+        "ANLI",
+        "classification",
+        ANLI,
+        _anli,
+        "R1, R2 and R3, each with train.jsonl, dev.jsonl and perhaps test.jsonl",
+        folders=("anli_v1.0",),
+    ),
+    Format("PAWS-QQP", "classification", ("0", "1"), _paws, "train.tsv, dev_and_test.tsv"),
 )

@@ -31,6 +31,7 @@ class Format:
     kind: str
     labels: Sequence[str]
     read: Callable[[Path], Mapping[str, Split]]
+    expects: str  # the official files in its folder, in words
     folders: tuple[str, ...] = ()  # other names of its folder than the task's
     # Candidate -> row of the official file, by split, for tasks made of another task's rows.
     rows: Callable[[Path], Mapping[str, list[tuple[int, int]]]] | None = field(default=None)
@@ -63,6 +64,11 @@ def need(path: Path | None, folder: Path, *names: str) -> Path:
     if path is None:
         raise UserError(f"{folder / names[0]}: no such file")
     return path
+
+
+def listed(files: Mapping[str, Sequence[str]]) -> str:
+    """The files of :func:`read_files` in words."""
+    return ", ".join(" or ".join(names) for names in files.values())
 
 
 def read_files(

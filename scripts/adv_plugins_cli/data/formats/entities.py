@@ -6,9 +6,8 @@ import itertools
 from pathlib import Path
 
 from adv_plugins_cli.command import UserError, read_lines
+from adv_plugins_cli.data.formats.common import Format, check_label, listed, make_split, read_files
 from adv_plugins_cli.data.glue_format import Split
-
-from adv_plugins_cli.data.formats.common import Format, check_label, make_split, read_files
 
 TYPES = ("corporation", "creative-work", "group", "location", "person", "product")
 LABELS = ("O", *(f"{place}-{name}" for name in TYPES for place in "BI"))
@@ -41,4 +40,12 @@ def read_conll(path: Path) -> Split:
     return make_split(path, rows)
 
 
-TASKS = (Format("WNUT-17", "entities", LABELS, lambda folder: read_files(folder, FILES, read_conll)),)
+TASKS = (
+    Format(
+        "WNUT-17",
+        "entities",
+        LABELS,
+        lambda folder: read_files(folder, FILES, read_conll),
+        listed(FILES),
+    ),
+)

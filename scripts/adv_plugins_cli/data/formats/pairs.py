@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from adv_plugins_cli.command import UserError
-from adv_plugins_cli.data.glue_format import TASKS as GLUE_TASKS
-from adv_plugins_cli.data.glue_format import Split, read_split
 
+from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.formats.common import (
     SEED,
     Format,
@@ -28,6 +26,8 @@ from adv_plugins_cli.data.formats.common import (
     of_kind,
     one_line,
 )
+from adv_plugins_cli.data.glue_format import TASKS as GLUE_TASKS
+from adv_plugins_cli.data.glue_format import Split, read_split
 
 PUNCTUATION = ".,;:!?\"'"
 ELSEWHERE = -1  # the row of a candidate that is not in the split's own file
@@ -187,19 +187,22 @@ def _wsc(folder: Path) -> dict[str, Pairs]:
     return found
 
 
-def _format(name: str, read: Callable[[Path], dict[str, Pairs]], folder: str) -> Format:
+def _format(name: str, read: Callable[[Path], dict[str, Pairs]], expects: str, folder: str) -> Format:
     return Format(
         name,
         "ranking",
         ("0", "1"),
         lambda path: {split: pairs.split for split, pairs in read(path).items()},
+        expects,
         folders=(folder, f"glue/{folder}"),
         rows=lambda path: {split: pairs.rows for split, pairs in read(path).items()},
     )
 
 
+GLUE_FILES = "train.tsv, dev.tsv, test.tsv"
+
 TASKS = (
-    _format("QNLI-ranking", glue_pairs("QNLI"), "QNLI"),
-    _format("WNLI-ranking", glue_pairs("WNLI"), "WNLI"),
-    _format("WSC", _wsc, "WSC"),
+    _format("QNLI-ranking", glue_pairs("QNLI"), GLUE_FILES, "QNLI"),
+    _format("WNLI-ranking", glue_pairs("WNLI"), GLUE_FILES, "WNLI"),
+    _format("WSC", _wsc, "train.jsonl, val.jsonl, test.jsonl", "WSC"),
 )
