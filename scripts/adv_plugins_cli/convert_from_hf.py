@@ -237,7 +237,9 @@ def run(source: Path, target: Path, *, layers: int | None = None) -> Path:
     with files.folder_beside(target) as partial:
         write_tokenizer(source, partial, config, symbols)
         state = build_checkpoint([*flags, *("--tokens-per-sample", length[1])], weights, partial)
-        torch.save(state, partial / "model.pt")
+        # To a file that is open: otherwise torch hides what the system says.
+        with hf.writing(target), (partial / "model.pt").open("wb") as file:
+            torch.save(state, file)
         description = {"flags": flags, "separators": hf.family_of(config).separators}
         files.write_json(partial / ARCHITECTURE, description)
     print(f"{target}: {' '.join(flags)}")

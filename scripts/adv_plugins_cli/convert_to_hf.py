@@ -135,6 +135,7 @@ def roberta_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "vocab_size": len(checkpoint.weights[hf.WORDS]),
         "hidden_size": model.encoder_embed_dim,
         "intermediate_size": model.encoder_ffn_embed_dim,
+        "num_hidden_layers": checkpoint.layers,
         "num_attention_heads": model.encoder_attention_heads,
         "max_position_embeddings": model.max_positions + 2,
         "type_vocab_size": 1,
@@ -332,7 +333,8 @@ def convert(checkpoint: Checkpoint, arguments: argparse.Namespace, target: Path)
         config["problem_type"] = problem
     files.write_json(target / "config.json", config)
     whole = {name: value.float().clone().contiguous() for name, value in converted.items()}
-    save_file(whole, str(target / "model.safetensors"), metadata={"format": "pt"})
+    with hf.writing(arguments.target):
+        save_file(whole, str(target / "model.safetensors"), metadata={"format": "pt"})
     return class_name
 
 

@@ -7,6 +7,7 @@ damaged or hostile: nothing runs code, and sizes are compared with the weights b
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -312,10 +313,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    path.open("rb").close()  # what the system has against it is said by itself
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a damaged file makes the reader raise almost anything
         # torch's hint goes on for lines, and ends with how to run the code after all
         reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
@@ -341,6 +341,20 @@ def check_tensors(weights: Any, place: str) -> dict[str, Tensor]:
         if not isinstance(name, str) or not torch.is_tensor(value):
             raise UserError(f"{place}: {name!r} is a {type(value).__name__}, not a tensor")
     return weights
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Within the context a write that fails, as on a full disk, is an error that names ``target``.
+
+    Raises:
+        UserError: it failed.
+    """
+    try:
+        yield
+    except Exception as error:  # of the libraries' own; torch's stands before the system's
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise UserError(f"{target}: cannot be written ({' '.join(str(cause).split())})") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

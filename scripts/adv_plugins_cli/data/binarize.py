@@ -176,7 +176,8 @@ def load_dictionary(path: str | Path) -> Any:
     try:
         return Dictionary.load(str(path))
     except (ValueError, RuntimeError) as error:  # no count, or a word that comes again
-        raise UserError(f"{path}: {str(error).partition('. ')[0]}") from error
+        reason = " ".join(str(error).partition(". ")[0].split())
+        raise UserError(f"{path}: {reason}") from error
 
 
 def write_split(
