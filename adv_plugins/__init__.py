@@ -16,6 +16,7 @@ from adv_plugins import (  # noqa: E402
     criterions,  # noqa: F401
     dead_weights,
     models,  # noqa: F401
+    not_finite,
     resuming,
     tasks,  # noqa: F401
     wordpiece,  # noqa: F401
@@ -23,6 +24,7 @@ from adv_plugins import (  # noqa: E402
 
 dead_weights.remove()
 checkpointing.add_flag()
+not_finite.name()
 resuming.wrap()
 validations.record()
 

@@ -93,7 +93,7 @@ class Figures:
 
 def train(arguments: Sequence[str], folder: str, death: Death | None, count: str | None) -> None:
     """``fairseq-train`` in a forked process, its output in the folder's log."""
-    children.die_with_parent()
+    children.die_with_starter()
     Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(f"{folder}/train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
