@@ -14,7 +14,7 @@ import recipes
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from command import UserError, one_line_errors  # noqa: F401 - the runners' one
+from command import UserError, one_line_errors, read_json  # noqa: F401 - for the runners
 
 
 def split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -36,6 +36,7 @@ from command_line import (
     choose_precision,
     make_parser,
     one_line_errors,
+    read_json,
     show,
     split_at_dashes,
 )
@@ -189,7 +190,9 @@ def compare(comparison: Comparison, began: float) -> dict[str, Any]:
     execute(tried["plain"], arguments, began)
     plain = best_of(tried["plain"])
     if plain is None:
-        raise runs.TrainingError(f"every plain run failed; see {tried['plain'][0].log}")
+        first = tried["plain"][0]
+        reason = read_json(first.save_dir / runs.FAILURE)["reason"]
+        raise runs.TrainingError(f"every plain run failed; see {first.log} ({reason})")
     others = [method for method in arguments.methods if method != "plain"]
     tried.update({method: comparison.search_runs(method, plain["lr"]) for method in others})
     execute([run for method in others for run in tried[method]], arguments, began)

@@ -238,6 +238,8 @@ class Finetune(Subject):
         return process
 
     def run(self, folder: Path, count: Path | None = None) -> None:
+        if (folder / "result.json").exists():
+            return  # it had ended before the kill; a finished run is not trained again
         code = self.start(folder, None).wait(TIME_LIMIT)
         if code:
             raise RuntimeError(f"failed: exit code {code}, see {folder}.out")
