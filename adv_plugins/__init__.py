@@ -16,6 +16,7 @@ from adv_plugins import (  # noqa: E402
     criterions,  # noqa: F401
     dead_weights,
     models,  # noqa: F401
+    not_finite,
     resuming,
     tasks,  # noqa: F401
     updates,
@@ -26,6 +27,7 @@ dead_weights.remove()  # parameters that fairseq's layers have and cannot use
 checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
 updates.announce()  # criterions hear of a new update
 clipping.clip_apart()  # --clip-norm with an adversary
+not_finite.name()  # NaN gradients end a training with a line
 resuming.wrap()  # a killed training goes on as if it had not been
 validations.record()  # its validations are kept in a file
 

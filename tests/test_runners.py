@@ -131,6 +131,40 @@ def test_a_training_ends_with_its_runner(tmp_path, number):
         time.sleep(0.05)
 
 
+BACKGROUND = """
+import multiprocessing, sys
+from pathlib import Path
+import runs
+def report(run, numbers):
+    print("training", multiprocessing.active_children()[0].pid, flush=True)
+run = runs.Run("long", ["fairseq-train", *sys.argv[2:]], Path(sys.argv[1]), "accuracy")
+runs.run_in_background([run], jobs=1, report=report)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_trainings_in_the_background_end_with_their_runner(tmp_path):
+    data = training.write_data(tmp_path / "bin", "classification")
+    line = f"{data} --save-dir {tmp_path / 'out'} --no-save --user-dir {ROOT / 'adv_plugins'} "
+    line += f"--arch roberta --criterion sentence_prediction {training.TINY} "
+    line += f"{training.KIND_FLAGS['classification']} "
+    command = f"{line} {training.ADAM} --max-epoch 100000".split()
+    runner = subprocess.Popen(
+        [sys.executable, "-c", BACKGROUND, str(tmp_path / "out"), *command],
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    line = next(line for line in runner.stdout if line.startswith(b"training "))
+    child = int(line.split()[1])
+    assert is_alive(child)
+    runner.kill()
+    runner.wait()
+    deadline = time.monotonic() + 10
+    while is_alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 TRACEBACK = """Traceback (most recent call last):
   File "train.py", line 1, in <module>
 {}

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adv_plugins_cli.command import UserError, one_line_errors
+from adv_plugins_cli.command import UserError, one_line_errors, read_json
 from adv_plugins_cli.data.subset import make_subset
 from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
 from adv_plugins_cli.recipes import children, comparison_table, recipes, run_folder, runs
@@ -195,7 +195,9 @@ def compare(comparison: Comparison, began: float) -> dict[str, Any]:
     execute(tried["plain"], arguments, began)
     plain = best_of(tried["plain"])
     if plain is None:
-        raise runs.TrainingError(f"every plain run failed; see {tried['plain'][0].log}")
+        first = tried["plain"][0]
+        reason = read_json(first.save_dir / runs.FAILURE)["reason"]
+        raise runs.TrainingError(f"every plain run failed; see {first.log} ({reason})")
     others = [method for method in arguments.methods if method != "plain"]
     tried.update({method: comparison.search_runs(method, plain["lr"]) for method in others})
     execute([run for method in others for run in tried[method]], arguments, began)

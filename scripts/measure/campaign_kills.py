@@ -89,7 +89,7 @@ class Figures:
 
 def train(arguments: Sequence[str], folder: str, death: Death | None, count: str | None) -> None:
     """``fairseq-train`` in a forked process, its output in the folder's log."""
-    children.die_with_parent()
+    children.die_with_starter()
     Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(f"{folder}/train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
@@ -234,6 +234,8 @@ class Finetune(Subject):
         return process
 
     def run(self, folder: Path, count: Path | None = None) -> None:
+        if (folder / "result.json").exists():
+            return  # it had ended before the kill; a finished run is not trained again
         code = self.start(folder, None).wait(TIME_LIMIT)
         if code:
             raise RuntimeError(f"failed: exit code {code}, see {folder}.out")

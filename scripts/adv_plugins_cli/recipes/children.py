@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 10.0
@@ -25,6 +28,23 @@ def die_with_parent(parent: int | None = None, *, with_signal: int = signal.SIGK
         _prctl(PR_SET_PDEATHSIG, int(with_signal))
         if parent is not None and os.getppid() != parent:
             os._exit(1)
+
+
+def die_with_starter() -> None:
+    """The same for a process of `multiprocessing`, and the one that asked for it.
+
+    Between the two may be a server process, which lives as long as its children do.
+    """
+    die_with_parent()
+    starter = multiprocessing.parent_process()
+    if starter is None:
+        return
+
+    def watch() -> None:
+        multiprocessing.connection.wait([starter.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

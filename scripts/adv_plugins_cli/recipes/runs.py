@@ -307,7 +307,7 @@ def write_failure(
 
 def _train(command: list[str], log: str, slot: int) -> None:
     """What the ``fairseq-train`` script does, with its output in a file."""
-    children.die_with_parent()
+    children.die_with_starter()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
