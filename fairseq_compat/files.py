@@ -27,11 +27,15 @@ REPLACED = ".replaced"  # and of a folder that is giving way to another one
 
 @contextlib.contextmanager
 def naming(target: str | Path) -> Iterator[None]:
-    """Within the context a full or broken disk is reported with the file that was to be written."""
+    """Within the context a full or broken disk is reported with the file that was to be written.
+
+    So is what goes wrong with the file beside it, whose name nobody knows.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in DISK_ERRORS:
+        unnamed = error.filename is None and error.errno in DISK_ERRORS
+        if unnamed or str(error.filename).endswith(PARTIAL):
             error.filename = str(target)
         raise
 
@@ -42,16 +46,13 @@ def written_beside(target: str | Path) -> Iterator[Path]:
 
     The file is there already, empty; what writes it may open it anew. An exception removes it and
     leaves ``target`` as it was. A device or a pipe is written to as it is.
-
-    Raises:
-        OSError: naming ``target`` where it cannot be written.
     """
     target = Path(target)
     if target.exists() and not target.is_file():
-        with _naming(target):
+        with naming(target):
             yield target
         return
-    with _naming(target), _begun(target, lambda path: path.touch(exist_ok=False)) as partial:
+    with naming(target), _begun(target, lambda path: path.touch(exist_ok=False)) as partial:
         try:
             with naming(target):
                 yield partial
@@ -118,18 +119,6 @@ def remove_leftovers(target: Path) -> None:
             with _opened(path) as descriptor:
                 if _lock(descriptor, wait=False):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextlib.contextmanager
-def _naming(target: Path) -> Iterator[None]:
-    """A full disk names no file, and the one that is being written has a name that nobody knows."""
-    try:
-        yield
-    except OSError as error:
-        unnamed = error.filename is None or str(error.filename).endswith(PARTIAL)
-        if unnamed and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(target)) from error
-        raise
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import tarfile
 import threading
 import zipfile
@@ -30,6 +31,8 @@ class Server:
     statuses: list[int] = field(default_factory=list)
     etag: str = '"one"'
     ranges: bool = True
+    length: bool = True
+    chunked: bool = False
     requests: list[str | None] = field(default_factory=list)
 
 
@@ -58,10 +61,17 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("ETag", state.etag)
-        self.send_header("Content-Length", str(len(body) - start))
+        if state.length:
+            self.send_header("Content-Length", str(len(body) - start))
+        if state.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         end = start + state.cuts.pop(0) if state.cuts else len(body)
-        self.wfile.write(body[start:end])
+        sent = body[start:end]
+        if state.chunked:
+            last = b"0\r\n\r\n" if end == len(body) else b""
+            sent = b"%x\r\n%b\r\n" % (len(sent), sent) + last
+        self.wfile.write(sent)
         self.close_connection = True
 
     def log_message(self, *arguments: object) -> None:
@@ -161,12 +171,42 @@ def test_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) -> N
     assert server.requests == [f"bytes={len(BODY)}-"]
 
 
-def test_wrong_checksum_keeps_the_file_aside(server: Server, tmp_path: Path) -> None:
+def test_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = BODY
     target = tmp_path / "file"
-    with pytest.raises(download.DownloadError, match=r"wrong SHA-256.*file\.bad"):
+    with pytest.raises(download.DownloadError, match="wrong SHA-256.* not kept"):
         download.fetch(f"{server.url}/file", target, sha256="0" * 64)
-    assert [path.name for path in tmp_path.iterdir()] == ["file.bad"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_body_that_ends_anywhere_needs_another_check(server: Server, tmp_path: Path) -> None:
+    """Without a length a broken connection looks like the end of the file."""
+    server.length = False
+    server.files["/file"] = server.files["/file.zip"] = BODY
+    with pytest.raises(download.DownloadError, match="does not say how long"):
+        download.fetch(f"{server.url}/file", tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+    server.cuts = [len(BODY) // 2]
+    checksum = hashlib.sha256(BODY).hexdigest()
+    with pytest.raises(download.DownloadError, match="wrong SHA-256"):
+        download.fetch(f"{server.url}/file", tmp_path / "file", sha256=checksum)
+    assert not list(tmp_path.iterdir())
+    server.cuts = []
+    download.fetch(f"{server.url}/file", tmp_path / "file", sha256=checksum)
+    assert (tmp_path / "file").read_bytes() == BODY
+    with pytest.raises(download.DownloadError, match="file.zip: broken archive"):
+        download.fetch(f"{server.url}/file.zip", tmp_path / "file.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_chunks_say_where_they_end(server: Server, tmp_path: Path) -> None:
+    server.length, server.chunked = False, True
+    server.files["/file"] = BODY
+    server.cuts = [1000]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Handler, "protocol_version", "HTTP/1.1")
+        download.fetch(f"{server.url}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY and len(server.requests) == 2
 
 
 def test_existing_file_is_kept(server: Server, tmp_path: Path) -> None:
@@ -215,12 +255,16 @@ def test_checkpoint_archive(server: Server, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["roberta.base"]
 
 
-@pytest.mark.parametrize("archive", ["tar", "zip", "cut off", "other content"])
+@pytest.mark.parametrize(
+    "archive", ["tar", "zip", "cut off", "no end", "flipped", "flipped zip", "encrypted", "other content"]
+)
 def test_bad_archives(server: Server, tmp_path: Path, archive: str) -> None:
     """Nothing outside the folder is written, and the message is one line."""
     out_dir = tmp_path / "out"
     package, path = "roberta.base", "/fairseq/models/roberta.base.tar.gz"
-    good = tar_bytes({"roberta.base/model.pt": "weights" * 1000, "roberta.base/dict.txt": "words"})
+    members = {"roberta.base/model.pt": "weights" * 1000, "roberta.base/dict.txt": "words"}
+    good = tar_bytes(members)
+    glue = zip_bytes({"RTE/train.tsv": "train" * 9, "RTE/dev.tsv": "dev"})
     if archive == "tar":
         body, message = tar_bytes({"../evil": "x"}), "unsafe path"
     elif archive == "zip":
@@ -228,13 +272,44 @@ def test_bad_archives(server: Server, tmp_path: Path, archive: str) -> None:
         body, message = zip_bytes({"../../evil": "x"}), "unsafe path"
     elif archive == "cut off":
         body, message = good[: len(good) // 2], "broken archive"
+    elif archive == "no end":  # every member is whole; what is missing is the checksum of all
+        body, message = good[:-8], "broken archive"
+    elif archive == "flipped":
+        body, message = good[:-8] + bytes([good[-8] ^ 1]) + good[-7:], "broken archive"
+    elif archive == "flipped zip":
+        package, path = "glue/RTE", "/glue/data/RTE.zip"
+        body, message = glue.replace(b"traintrain", b"trainTrain", 1), "broken archive"
+    elif archive == "encrypted":
+        package, path = "glue/RTE", "/glue/data/RTE.zip"
+        flag = glue.index(b"PK\x01\x02") + 8
+        body, message = glue[:flag] + b"\1" + glue[flag + 1 :], "broken archive"
     else:
         body, message = tar_bytes({"other/model.pt": "x"}), "not in the archive"
     server.files[path] = body
     with pytest.raises(SystemExit, match=rf"^download\.py: error: .*{message}"):
         download.main([package, "--out-dir", str(out_dir), "--base-url", server.url])
-    assert not list(tmp_path.rglob("evil"))
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert not list(tmp_path.rglob("*.unpacked"))
+
+
+def test_an_archive_that_was_there_is_left_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "glue").mkdir()
+    (tmp_path / "glue" / "RTE.zip").write_bytes(b"mine")
+    with pytest.raises(SystemExit, match=r"RTE\.zip: broken archive .*; delete it to fetch it anew"):
+        download.main(["glue/RTE", "--out-dir", str(tmp_path), "--base-url", server.url])
+    assert (tmp_path / "glue" / "RTE.zip").read_bytes() == b"mine"
+
+
+def test_bad_addresses_and_a_missing_package_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ["WNUT-17", "--out-dir", str(tmp_path), "--base-url"]
+    for url in ("nowhere", "ftp://x", "http://["):
+        with pytest.raises(SystemExit, match=r"^download\.py: error: .*no address"):
+            download.main([*request, url])
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(SystemExit, match="requests is missing: pip install requests"):
+        download.main([*request, "http://127.0.0.1:9"])
 
 
 def test_mrpc_is_brought_into_glue_layout(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@
 
 A broken-off transfer goes on where it stopped when the command is run again; files that are there
 already are neither fetched again nor overwritten. `glue/RTE` fetches one GLUE task.
+
+A file counts when it is whole: as long as the server said, of the published SHA-256 where there is one,
+and of an archive every checksum in it. What is refused is removed.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import os
+import lzma
 import shutil
 import sys
 import tarfile
@@ -21,9 +24,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import requests
-from tqdm import tqdm
+# Appended, so that an installed copy wins and a checkout that is not installed works as well.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from command import UserError, one_line_errors, read_text
+
+from fairseq_compat.files import naming, write_text
+
+if TYPE_CHECKING:
+    import requests  # of an extra: its absence is an error of its own where it is needed
 
 FAIRSEQ_HOST = "https://dl.fbaipublicfiles.com"
 AMAZON_HOST = "https://s3.amazonaws.com"
@@ -42,11 +53,14 @@ BROKEN_ARCHIVE = (
     tarfile.TarError,
     gzip.BadGzipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
+    RuntimeError,  # an encrypted zip
+    NotImplementedError,  # a way to compress that Python does not know
 )
 
 
-class DownloadError(RuntimeError):
+class DownloadError(UserError):
     """A file could not be fetched, or is not what it should be."""
 
 
@@ -204,13 +218,6 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _set_aside(path: Path, target: Path) -> Path:
-    """Keep a bad file for a look at it, under a name that nothing reads."""
-    bad = _beside(target, ".bad")
-    os.replace(path, bad)
-    return bad
-
-
 def _validator(response: requests.Response) -> str:
     """Return what If-Range may compare: a strong ETag, else the modification time."""
     etag = response.headers.get("ETag", "")
@@ -220,11 +227,19 @@ def _validator(response: requests.Response) -> str:
 
 
 def _total_bytes(response: requests.Response, offset: int) -> int | None:
-    length = response.headers.get("Content-Length")
-    return offset + int(length) if length is not None else None
+    length = response.headers.get("Content-Length", "")
+    return offset + int(length) if length.isdecimal() else None
+
+
+def _ends_anywhere(response: requests.Response) -> bool:
+    """Whether the body ends where the connection does: a broken one looks like a whole file."""
+    chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+    return not chunked and _total_bytes(response, 0) is None
 
 
 def _request(url: str, offset: int, validator: str) -> requests.Response:
+    import requests
+
     # Compressed on the way, lengths and offsets would not be those of the file.
     headers = {"Accept-Encoding": "identity"}
     if offset:
@@ -232,14 +247,18 @@ def _request(url: str, offset: int, validator: str) -> requests.Response:
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
+        if isinstance(error, ValueError):  # as of --base-url
+            raise DownloadError(f"{url}: no address ({error})") from error
         raise InterruptedTransfer(f"{url}: no connection ({error})") from error
     if response.status_code in PASSING_FAULTS:
         raise InterruptedTransfer(f"{url}: {response.status_code} {response.reason}")
     return response
 
 
-def _fetch_once(url: str, part: Path) -> None:
+def _fetch_once(url: str, part: Path, *, checked_later: bool) -> None:
     """One attempt: complete `part`, or raise with whatever arrived kept in it.
+
+    Without `checked_later` the length is the only check, and a server that does not say it is refused.
 
     The server's validator lies beside `part`, because only with it is it certain that the rest
     belongs to the same version of the file; without one the transfer starts anew.
@@ -248,14 +267,19 @@ def _fetch_once(url: str, part: Path) -> None:
     validator = note.read_text("utf-8") if note.is_file() else ""
     offset = part.stat().st_size if part.is_file() and validator else 0
     with _request(url, offset, validator) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
+        if response.status_code == 416:  # the range is beyond the end
             if response.headers.get("Content-Range") == f"bytes */{offset}":
                 return
             part.unlink(missing_ok=True)
             raise InterruptedTransfer(f"{url}: the server's file is shorter than what was fetched")
         if not response.ok:
             raise DownloadError(f"{url}: {response.status_code} {response.reason}")
-        resumed = response.status_code == requests.codes.partial_content
+        if not checked_later and _ends_anywhere(response):
+            raise DownloadError(
+                f"{url}: the server does not say how long it is, and there is no checksum: nobody could "
+                "know whether it is whole; fetch it by hand, or from a mirror (--base-url)"
+            )
+        resumed = response.status_code == 206
         if resumed:
             start = response.headers.get("Content-Range", "").partition("-")[0]
             if start != f"bytes {offset}":
@@ -273,8 +297,12 @@ def _fetch_once(url: str, part: Path) -> None:
 
 def _store(response: requests.Response, part: Path, offset: int, total: int | None) -> None:
     """Append the body to `part` (or begin it), with a progress bar."""
+    import requests
+    from tqdm import tqdm
+
     name = part.name.removesuffix(".part")
     with (
+        naming(part),
         part.open("ab" if offset else "wb") as handle,
         tqdm(total=total, initial=offset, desc=name, unit="B", unit_scale=True) as progress,
     ):
@@ -287,22 +315,30 @@ def _store(response: requests.Response, part: Path, offset: int, total: int | No
             raise InterruptedTransfer(message) from error
 
 
-def fetch(url: str, target: Path, *, sha256: str = "", pause_seconds: float = 2.0) -> None:
-    """Fetch `url` to `target`, with retries; an existing target is left as it is."""
+def fetch(url: str, target: Path, *, sha256: str = "", pause_seconds: float = 2.0) -> bool:
+    """Fetch `url` to `target`, with retries; an existing target is left as it is.
+
+    Returns:
+        whether it was fetched.
+
+    Raises:
+        DownloadError: it could not be fetched, or what came is not whole; then nothing of it is left
+            but what another run can go on with.
+    """
     if target.exists():
         if sha256 and sha256_of(target) != sha256:
             raise DownloadError(
                 f"{target}: exists, but its SHA-256 is not {sha256}; move it away to fetch it anew"
             )
         print(f"{target}: is there already")
-        return
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(target, ".part")
     failures = 0
     furthest = part.stat().st_size if part.is_file() else 0
     while True:
         try:
-            _fetch_once(url, part)
+            _fetch_once(url, part, checked_later=bool(sha256) or is_archive(target))
             break
         except InterruptedTransfer as error:
             # An attempt that got further does not count: long transfers may break many times.
@@ -317,13 +353,48 @@ def fetch(url: str, target: Path, *, sha256: str = "", pause_seconds: float = 2.
             time.sleep(pause_seconds * failures)
     digest = sha256_of(part)
     _beside(part, ".validator").unlink(missing_ok=True)
-    if sha256 and digest != sha256:
-        bad = _set_aside(part, target)
-        raise DownloadError(
-            f"{url}: wrong SHA-256 {digest} instead of {sha256}; the file is kept as {bad}"
-        )
+    try:
+        if sha256 and digest != sha256:
+            raise DownloadError(f"{url}: wrong SHA-256 {digest} instead of {sha256}; it is not kept")
+        if is_archive(target):
+            check_archive(part, target.name)
+    except DownloadError:
+        part.unlink()
+        raise
     part.rename(target)
     print(f"{target}: sha256 {digest}{'' if sha256 else ' (no published value to compare with)'}")
+    return True
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file of this name is packed."""
+    return path.name.endswith((".zip", ".tar.gz"))
+
+
+def check_archive(path: Path, name: str) -> None:
+    """Read all of an archive, and compare with the checksums that it holds.
+
+    Args:
+        name: what it will be called.
+
+    Raises:
+        DownloadError: it is broken.
+    """
+    try:
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(path) as bundle:
+                damaged = bundle.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+            return
+        # A tar ends before its gzip stream does, whose end holds the checksum.
+        with gzip.open(path) as stream:
+            while stream.read(CHUNK_BYTES):
+                pass
+        with tarfile.open(path) as bundle:
+            bundle.getmembers()
+    except BROKEN_ARCHIVE as error:
+        raise DownloadError(f"{path.with_name(name)}: broken archive ({error})") from error
 
 
 def _unzip(archive: Path, folder: Path) -> None:
@@ -347,38 +418,53 @@ def _untar(archive: Path, folder: Path) -> None:
             raise DownloadError(f"{archive}: unsafe path in the archive ({error})") from error
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack beside, then move file by file into `folder`; existing files stay as they are."""
+def unpack(archive: Path, folder: Path, members: Sequence[Path] = ()) -> None:
+    """Unpack beside, then move file by file into `folder`; existing files stay as they are.
+
+    Args:
+        members: paths below `folder` that must be in the archive.
+
+    Raises:
+        DownloadError: it is broken, or holds something else; nothing is moved.
+    """
+    check_archive(archive, archive.name)
     work = _beside(archive, ".unpacked")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
         (_unzip if archive.suffix == ".zip" else _untar)(archive, work)
+        for path in members:
+            if not (work / path.relative_to(folder)).is_file():
+                raise DownloadError(f"{path} is not in the archive {archive}")
         for path in sorted(work.rglob("*")):
             place = folder / path.relative_to(work)
             if path.is_file() and not place.exists() and "__MACOSX" not in path.parts:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 path.rename(place)
     except BROKEN_ARCHIVE as error:
-        bad = _set_aside(archive, archive)
-        message = f"{archive}: broken archive ({error}); it is kept as {bad}"
-        raise DownloadError(message) from error
+        raise DownloadError(f"{archive}: broken archive ({error})") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _mrpc_rows(path: Path) -> Iterator[list[str]]:
     with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            fields = line.rstrip("\n").split("\t")
-            if len(fields) != 5:
-                raise DownloadError(f"{path}:{number}: {len(fields)} columns instead of 5")
-            yield fields
+        try:
+            for number, line in enumerate(handle, start=1):
+                fields = line.rstrip("\n").split("\t")
+                if len(fields) != 5:
+                    raise DownloadError(f"{path}:{number}: {len(fields)} columns instead of 5")
+                yield fields
+        except UnicodeDecodeError as error:
+            raise DownloadError(f"{path}: not UTF-8 text ({error.reason})") from error
 
 
 def format_mrpc(out_dir: Path) -> None:
     """Make GLUE's MRPC files from Microsoft's, which GLUE may not host itself."""
-    ids = (out_dir / MRPC_DEV_IDS).read_text("utf-8").splitlines()
+    for name in (MRPC_TRAIN, MRPC_TEST):
+        if not (out_dir / name).stat().st_size:
+            raise DownloadError(f"{out_dir / name}: is empty; delete it to fetch it anew")
+    ids = read_text(out_dir / MRPC_DEV_IDS).splitlines()
     dev_ids = {tuple(line.split("\t")) for line in ids}
     header, *train = _mrpc_rows(out_dir / MRPC_TRAIN)
     _, *test = _mrpc_rows(out_dir / MRPC_TEST)
@@ -394,10 +480,7 @@ def format_mrpc(out_dir: Path) -> None:
     ):
         target = out_dir / "glue" / "MRPC" / f"{name}.tsv"
         if not target.exists():
-            partial = _beside(target, ".part")
-            with partial.open("w", encoding="utf-8", newline="\n") as handle:
-                handle.writelines("\t".join(row) + "\n" for row in table)
-            partial.rename(target)
+            write_text(target, "".join("\t".join(row) + "\n" for row in table))
             print(f"{target}: {len(table) - 1} rows")
 
 
@@ -410,12 +493,15 @@ def download(package: str, out_dir: Path, *, base_url: str | None = None) -> Non
             print(f"{unpacked[0].parent}: is there already")
             continue
         url = (base_url.rstrip("/") if base_url else source.host) + source.path
-        fetch(url, target, sha256=source.sha256)
+        fetched = fetch(url, target, sha256=source.sha256)
         if unpacked:
-            unpack(target, target.parent)
-            for path in unpacked:
-                if not path.is_file():
-                    raise DownloadError(f"{url}: {path} is not in the archive {target}")
+            try:
+                unpack(target, target.parent, unpacked)
+            except DownloadError as error:
+                if fetched:
+                    target.unlink()
+                    raise DownloadError(f"{url}: {error}; it is not kept") from error
+                raise DownloadError(f"{error}; delete it to fetch it anew") from error
             target.unlink()
     if package == "glue/MRPC":
         format_mrpc(out_dir)
@@ -445,13 +531,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in arguments.packages:
         glue = [package for package in PACKAGES if package.startswith("glue/")]
         names.update(dict.fromkeys(glue if name == "glue" else [name]))
-    try:
-        for name in names:
-            download(name, arguments.out_dir, base_url=arguments.base_url)
-    except (DownloadError, OSError) as error:
-        sys.exit(f"adv-plugins download: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("adv-plugins download: interrupted; run the command again to go on from here")
+    with one_line_errors("adv-plugins download"):
+        try:
+            for name in names:
+                download(name, arguments.out_dir, base_url=arguments.base_url)
+        except KeyboardInterrupt:
+            sys.exit("adv-plugins download: interrupted; run the command again to go on from here")
 
 
 if __name__ == "__main__":
