@@ -157,13 +157,8 @@ def test_slurms_launchers_keep_fairseqs_arguments_last(set_up, tmp_path, monkeyp
     executable(tmp_path / "bin" / "srun", '#!/usr/bin/env bash\nshift\nexec "$@"\n')
     executable(tmp_path / "bin" / "scontrol", "#!/usr/bin/env bash\nseq -f node%g 7 99999\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    facts = {
-        "SUBMIT_DIR": ROOT,
-        "JOB_NODELIST": "node[7-8]",
-        "GPUS_ON_NODE": 4,
-        "NNODES": 2,
-        "NODEID": 1,
-    }
+    facts = {"SUBMIT_DIR": ROOT, "JOB_NODELIST": "node[7-8]", "GPUS_ON_NODE": 4}
+    facts |= {"NNODES": 2, "NODEID": 1}
     for key, value in facts.items():
         monkeypatch.setenv(f"SLURM_{key}", str(value))
     request = ["RTE", "rat", "--from-scratch", "--seed", "3", "--", "--lr", "1e-3"]

@@ -279,6 +279,13 @@ def spoil(glue_dir: Path, name: str, fault: str) -> None:
     train = (folder / "train.tsv").read_text("utf-8").splitlines()
     if fault == "missing column":
         train[0] = train[0].replace("label", "lable")
+    elif fault == "a column twice":
+        train = [line.replace("sentence1", "sentence2") for line in train]
+        train[0] = train[0].replace("index", "sentence1")
+    elif fault == "empty file":
+        train = []
+    elif fault == "infinite":
+        train[1] = train[1].rsplit("\t", 1)[0] + "\tinf"
     elif fault == "empty split":
         train = train[:1]
     elif fault == "bad label":
@@ -309,6 +316,10 @@ def spoil(glue_dir: Path, name: str, fault: str) -> None:
         ("RTE", "missing column", r"RTE/train\.tsv:1: no column 'label'"),
         ("RTE", "another task's file", r"RTE/train\.tsv:1: no column 'sentence1'"),
         ("RTE", "empty split", r"RTE/train\.tsv:1: the file has no rows"),
+        ("RTE", "a column twice", r"RTE/train\.tsv:1: the column 'sentence2' is there 2 times"),
+        ("RTE", "empty file", r"RTE/train\.tsv:1: no header"),
+        ("CoLA", "empty file", r"CoLA/train\.tsv"),
+        ("STS-B", "infinite", r"STS-B/train\.tsv:2: bad score 'inf'"),
         ("RTE", "bad label", r"RTE/train\.tsv:3: bad label 'maybe'"),
         ("CoLA", "bad label", r"CoLA/train\.tsv:3: "),
         ("RTE", "too few columns", r"RTE/train\.tsv:2: 3 columns instead of 4"),

@@ -12,6 +12,7 @@ from fairseq.data import Dictionary, indexed_dataset
 
 import training
 from adv_plugins_cli import preprocess as preprocess_command
+from adv_plugins_cli import preprocess_text
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data import binarize, task_folder
 from adv_plugins_cli.data.formats import TASKS, pairs
@@ -362,7 +363,12 @@ def without(row, *names):
             f"hellaswag_val.jsonl:1: ending 2 {NO_TEXT}",
         ),
         ("WSC", "val.jsonl", without(wsc("a it c", "x", 1, "it", True), "text"), NO_TEXT),
-        ("WSC", "val.jsonl", without(wsc("a it c", "x", 1, "it", True), "target", "span1_text"), NO_TEXT),
+        (
+            "WSC",
+            "val.jsonl",
+            without(wsc("a it c", "x", 1, "it", True), "target", "span1_text"),
+            NO_TEXT,
+        ),
         ("WSC", "val.jsonl", json.dumps(wsc("a it c", "x", 1, "it", 1)), "'label' is 1, not a true"),
         ("WSC", "val.jsonl", json.dumps(wsc("a it c", "x", "1", "it", True)), "not a whole number"),
         (
@@ -472,6 +478,48 @@ def test_pronouns_off_by_a_word_are_mended_and_counted(tmp_path, vocabulary, cap
         "thebag,theysay,istoobig.",
         "thefox,theysay,istoobig.",
     }
+
+
+BAD_FILES = {
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "empty": lambda path: path.write_bytes(b""),
+    "binary": lambda path: path.write_bytes(bytes(range(256)) * 50),
+    "columns": lambda path: path.write_text("a,b,c,d,e\n" * 3),
+    "another JSON": lambda path: path.write_text('{"a": [1, 2]}\n'),
+    "deep JSON": lambda path: path.write_text("[" * 100_000),
+    "a cut line": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_FILES)
+@pytest.mark.parametrize("task", TEXT_FILES)
+def test_every_bad_file_is_one_line(task, bad, tmp_path, vocabulary):
+    root = write_official(tmp_path / "data")
+    path = root / task.removesuffix("-ranking") / TEXT_FILES[task]
+    BAD_FILES[bad](path)
+    request = ["--data-dir", str(root), "--wordpiece", str(vocabulary), "--task", task]
+    try:
+        preprocess_task.main([*request, "--out-dir", str(tmp_path / "out")])
+    except SystemExit as ended:
+        assert "\n" not in ended.code and ended.code.startswith("preprocess_task.py: error: ")
+        assert str(root / task.removesuffix("-ranking")) in ended.code
+        assert not (tmp_path / "out").exists()
+    else:  # a review may be anything, of pairs one file is enough, a cut line may be a whole one
+        assert task in ("IMDB", "QNLI-ranking", "WSC") or bad == "a cut line"
+
+
+@pytest.mark.parametrize("out", ["a file", "below a file", "another folder", "no file of text"])
+def test_bad_places_are_one_line(out, official, vocabulary, tmp_path):
+    place = tmp_path / "out"
+    text(place / "holiday.txt" if out == "another folder" else place, "mine")
+    target = place / "x" if out == "below a file" else place
+    source = tmp_path if out == "no file of text" else official / "TNEWS" / "train.json"
+    request = [str(source), "--wordpiece", str(vocabulary), "--valid-share", "0.5"]
+    with pytest.raises(SystemExit, match=r"^preprocess_text.py: error: [^\n]+$") as ended:
+        preprocess_text.main([*request, "--out-dir", str(target), "--overwrite"])
+    assert str(tmp_path) in ended.value.code
+    assert next(path for path in tmp_path.rglob("*") if path.is_file()).read_text() == "mine"
 
 
 def test_an_interrupted_replacement_leaves_the_old_folder(official, vocabulary, tmp_path, monkeypatch):

@@ -275,6 +275,43 @@ def test_a_converted_checkpoint_brings_its_architecture_and_its_dictionary(data,
         request("RTE", "asa", *own, "--arch", "roberta_base")
 
 
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ("{", "architecture.json:1: not JSON"),
+        ("[]", "holds a JSON list"),
+        ('{"flags": "--arch x"}', "'flags' is no list of texts"),
+        ('{"flags": ["--arch"], "separators": 1}', "no pairs of a flag and its value"),
+        ('{"flags": ["--arch", "x", "--user-dir", "y"], "separators": 1}', "--user-dir y is neither"),
+        ('{"flags": ["--arch", "--user-dir"], "separators": 1}', "--arch --user-dir is neither"),
+        ('{"flags": ["--arch", "x"]}', "'separators' is None"),
+    ],
+)
+def test_a_bad_architecture_file_is_named(content, message, data, tmp_path):
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "architecture.json").write_text(content)
+    with pytest.raises(recipes.RecipeError, match=message):
+        request("RTE", "rat", "--checkpoint", str(tmp_path / "model.pt"), "--data-bin", str(data.parent))
+
+
+def test_damaged_preprocessed_data_is_named(data, tmp_path):
+    own = ("RTE", "rat", "--data-bin", str(data.parent), "--save-dir", str(tmp_path / "saved"))
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "dict.txt").write_bytes(b"a 1\nb\n")
+    with pytest.raises(recipes.RecipeError, match="dict.txt:2: not a symbol and its count"):
+        request(*own, "--checkpoint", str(tmp_path / "model.pt"))
+    (tmp_path / "dict.txt").write_bytes(b"a 1\n\xff 1\n")
+    with pytest.raises(recipes.RecipeError, match="dict.txt:2: not UTF-8"):
+        request(*own, "--checkpoint", str(tmp_path / "model.pt"))
+    index = data / "input0" / "train.idx"
+    index.write_bytes(index.read_bytes()[:20])
+    with pytest.raises(recipes.RecipeError, match="train.idx: no index of binary data"):
+        request(*own, "--from-scratch")
+    (data / "input0" / "dict.txt").unlink()
+    with pytest.raises(recipes.RecipeError, match="is no preprocessed data"):
+        request(*own, "--from-scratch")
+
+
 def test_seeds_gpus_and_torchrun_are_arguments(data, tmp_path):
     own = ("RTE", "rat", "--from-scratch", "--data-bin", str(data.parent), "--save-dir", str(tmp_path))
     found = request(*own, "--seed", "3", "4")

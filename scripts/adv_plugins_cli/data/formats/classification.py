@@ -135,8 +135,9 @@ def _anli(folder: Path) -> dict[str, Split]:
             if not path.is_file() and split == "test":
                 continue
             rounds.append(read(need(first_file(path.parent, path.name), path.parent, path.name)))
+            one_round = make_split(path, rounds[-1])  # refuses an empty file, also of train
             if split != "train":
-                found[f"{split}{number}"] = make_split(path, rounds[-1])
+                found[f"{split}{number}"] = one_round
         if rounds:
             found[split] = make_split(folder, [row for rows in rounds for row in rows])
     return found
