@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adv_plugins.dropout import drops_layers
+from adv_plugins.errors import UserError
 from adv_plugins.gradients import KeptGradients, check_one_reduction
 from adv_plugins.models.asa_roberta import adversaries, biased
 from adv_plugins.perturbation import captured_features, unwrap
@@ -53,7 +54,7 @@ class AsaGame:
             the clean ``BasePass``, the scalar objective, and what to log.
 
         Raises:
-            ValueError: the model has no adversaries, drops layers, or is in a distributed wrapper that
+            UserError: the model has no adversaries, drops layers, or is in a distributed wrapper that
                 cannot reduce the gradients of two passes.
         """
         module = unwrap(model)
@@ -124,9 +125,9 @@ def _per_layer(proportions: List[List[Tensor]]) -> Tensor:
 def check_adversaries(model: nn.Module) -> None:
     """Raise ValueError where the game cannot be played."""
     if not adversaries(model):
-        raise ValueError(
+        raise UserError(
             f"ASA needs a model with adversaries, and {type(model).__name__} has none: "
             "give --arch asa_roberta, asa_roberta_base, asa_roberta_large or asa_bert_like"
         )
     if drops_layers(model):
-        raise ValueError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")
+        raise UserError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")

@@ -14,6 +14,8 @@ from typing import Any, Dict, List
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
+from adv_plugins.errors import UserError
+
 # BERT's special tokens, by fairseq's names for what they do.
 SPECIAL_TOKENS = {
     "[CLS]": "<s>",
@@ -37,7 +39,7 @@ def load_wordpiece(folder: str | Path) -> Any:
     """The ``tokenizers.Tokenizer`` of a BERT-like checkpoint's folder.
 
     Raises:
-        ValueError: the folder has no WordPiece vocabulary.
+        UserError: the folder has no WordPiece vocabulary.
     """
     from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
@@ -49,7 +51,7 @@ def load_wordpiece(folder: str | Path) -> Any:
     if whole.is_file():
         tokenizer = Tokenizer.from_file(str(whole))
         if type(tokenizer.model).__name__ != "WordPiece":
-            raise ValueError(f"{whole}: no WordPiece tokenizer")
+            raise UserError(f"{whole}: no WordPiece tokenizer")
     elif vocabulary.is_file():
         options: Dict[str, Any] = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
         tokenizer = BertWordPieceTokenizer(
@@ -59,7 +61,7 @@ def load_wordpiece(folder: str | Path) -> Any:
             handle_chinese_chars=options.get("tokenize_chinese_chars", True),
         )._tokenizer
     else:
-        raise ValueError(f"{whole}: no such file, nor {vocabulary.name} beside it")
+        raise UserError(f"{whole}: no such file, nor {vocabulary.name} beside it")
     # Some checkpoints come with the settings of their last use; lengths are fairseq's business.
     tokenizer.no_truncation()
     tokenizer.no_padding()

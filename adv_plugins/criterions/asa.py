@@ -6,6 +6,7 @@ from typing import Any, Dict
 from fairseq.criterions import register_criterion
 from torch import nn
 
+from adv_plugins.asa_game import check_adversaries
 from adv_plugins.criterions.base import (
     CONSISTENCY_CHOICES,
     WrappingCriterion,
@@ -66,6 +67,8 @@ class AsaCriterion(WrappingCriterion):
             batch) a model without adversaries or one that drops layers.
     """
 
+    ADVICE_ON_NAN = ", or a larger --asa-tau"
+
     def __init__(self, cfg: AsaCriterionConfig, task: Any) -> None:
         super().__init__(cfg, task)
         check_range(cfg, "asa_tau", "consistency_weight", at_least=0)
@@ -74,6 +77,12 @@ class AsaCriterion(WrappingCriterion):
     def is_active(self) -> bool:
         """Plain fine-tuning when the weight is 0."""
         return self.game.weight != 0
+
+    def check_model(self, model: nn.Module) -> None:
+        """It needs adversaries."""
+        super().check_model(model)
+        if self.is_active():
+            check_adversaries(model)
 
     def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
         """Eq. 9 (Eq. 10 for masked LM) on one batch: two forwards, one backward."""

@@ -19,7 +19,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import TASK_REGISTRY
 from torch import Tensor, nn
 
-from adv_plugins.asa_game import LAYER_KEY, AsaGame
+from adv_plugins.asa_game import LAYER_KEY, AsaGame, check_adversaries
 from adv_plugins.batch import NO_LABEL, at_least_one
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
 from adv_plugins.criterions.token_classification import (
@@ -27,6 +27,7 @@ from adv_plugins.criterions.token_classification import (
     TokenClassificationCriterionConfig,
 )
 from adv_plugins.divergence import DIVERGENCES, get_divergence
+from adv_plugins.errors import UserError
 from adv_plugins.gradients import KeptGradients, LossScale, check_one_reduction
 from adv_plugins.perturbation import captured_outputs, unwrap
 
@@ -108,6 +109,8 @@ class WrappingCriterion(FairseqCriterion):
     (``--asa-weight``), are added to both.
     """
 
+    # What else to try, beside a smaller learning rate, when gradients are NaN: ", or ..."
+    ADVICE_ON_NAN = ""
     LOSS_METERS: Tuple[str, ...] = ()
     MEAN_METERS: Tuple[str, ...] = ()
     base_class: Any = None
@@ -192,6 +195,15 @@ class WrappingCriterion(FairseqCriterion):
         """Whether the method does anything with its current weights."""
         return True
 
+    def check_model(self, model: nn.Module) -> None:
+        """Whether the method can be used on this (unwrapped) model; asked before the first update.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if self.added_game is not None:
+            check_adversaries(model)
+
     def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
         """One training pass of the method; returns what :meth:`forward` returns."""
         raise NotImplementedError
@@ -230,7 +242,7 @@ class WrappingCriterion(FairseqCriterion):
         """A fresh collection of free gradients for this step.
 
         Raises:
-            ValueError: torch's DistributedDataParallel would reduce a parameter twice.
+            UserError: torch's DistributedDataParallel would reduce a parameter twice.
         """
         check_one_reduction(model)
         return KeptGradients(unwrap(model), self.loss_scale)
@@ -273,13 +285,13 @@ def check_range(cfg: Any, *options: str, at_least: float) -> None:
     """Check that options of a criterion are not too small (nor NaN).
 
     Raises:
-        ValueError: naming the flag.
+        UserError: naming the flag.
     """
     for option in options:
         value = getattr(cfg, option)
         if not at_least <= value < math.inf:
             flag = "--" + option.replace("_", "-")
-            raise ValueError(f"{flag} must be at least {at_least}, but is {value}")
+            raise UserError(f"{flag} must be at least {at_least}, but is {value}")
 
 
 @contextlib.contextmanager
@@ -304,13 +316,18 @@ def _base_name(cfg: WrappingCriterionConfig, task: Any) -> str:
     """The name of the criterion to wrap.
 
     Raises:
-        ValueError: the task has none that can be wrapped.
+        UserError: the task has none that can be wrapped, or another one.
     """
-    if str(cfg.base_criterion) != "auto":
-        return str(cfg.base_criterion)
-    task_name = _task_name(task)
+    name, task_name = str(cfg.base_criterion), _task_name(task)
+    if name != "auto":
+        if name != BASE_OF_TASK.get(task_name, name):
+            raise UserError(
+                f"--base-criterion {name} does not fit --task {task_name}, whose criterion is "
+                f"{BASE_OF_TASK[task_name]}: leave it at auto"
+            )
+        return name
     if task_name not in BASE_OF_TASK:
-        raise ValueError(
+        raise UserError(
             f"this criterion cannot wrap the criterion of --task {task_name}: use one of the tasks "
             f"{', '.join(sorted(BASE_OF_TASK))}, or name the criterion with --base-criterion"
         )
@@ -329,7 +346,7 @@ def _build_base(cfg: WrappingCriterionConfig, task: Any) -> FairseqCriterion:
     else:  # sentence_ranking's options are argparse's; the number of choices is the task's
         choices = getattr(getattr(task, "args", None), "num_classes", None)
         if choices is None:
-            raise ValueError(
+            raise UserError(
                 f"--base-criterion {name} does not fit --task {_task_name(task)}: leave it at auto"
             )
         base_cfg = argparse.Namespace(**options, num_classes=choices)

@@ -78,6 +78,7 @@ class FreeLBCriterion(WrappingCriterion):
             batch) a model without word embeddings.
     """
 
+    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
     LOSS_METERS = ("objective", "adv_loss")
     MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
 
@@ -101,6 +102,11 @@ class FreeLBCriterion(WrappingCriterion):
     def is_active(self) -> bool:
         """Plain fine-tuning before ``--adv-start-update``."""
         return self.start_update <= 0 or self.update_number >= self.start_update
+
+    def check_model(self, model: nn.Module) -> None:
+        """It needs word embeddings."""
+        super().check_model(model)
+        word_embedding(model)
 
     def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
         """Algorithm 1 on one batch."""

@@ -18,6 +18,7 @@ from adv_plugins.criterions.base import (
 )
 from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
+from adv_plugins.errors import UserError
 from adv_plugins.fork import encoder_layers, forked, hidden_states, resumed
 from adv_plugins.perturbation import real_tokens, unwrap, word_embedding
 from adv_plugins.sequential import Postponed, delivered, leaf, with_value
@@ -72,10 +73,11 @@ class RaptCriterion(WrappingCriterion):
     are in the same units; ``noise_layer`` is the mean of r.
 
     Raises:
-        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+        UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
             batch) a model without word embeddings or without that many Transformer layers.
     """
 
+    ADVICE_ON_NAN = ", or a smaller --noise-eta"
     LOSS_METERS = ("objective", "consistency_loss")
     MEAN_METERS = ("noise_layer",)
 
@@ -94,19 +96,27 @@ class RaptCriterion(WrappingCriterion):
         """Plain fine-tuning when the weight is 0."""
         return self.consistency_weight != 0
 
-    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
-        """Algorithm 1 on one batch."""
-        module = unwrap(model)
-        depth = len(encoder_layers(module))
+    def check_model(self, model: nn.Module) -> None:
+        """It needs word embeddings and as many Transformer layers as the noise may go to."""
+        super().check_model(model)
+        if not self.is_active():
+            return
+        word_embedding(model)
+        depth = len(encoder_layers(model))
         if self.max_layer > depth:
-            raise ValueError(
+            raise UserError(
                 f"--noise-max-layer {self.max_layer} is more than the {depth} layers of the model"
             )
-        if drops_layers(module):
-            raise ValueError(
+        if drops_layers(model):
+            raise UserError(
                 "rapt_criterion computes two passes as one, which --encoder-layerdrop would give "
                 "the same layers and may deprive of the noisy one: set --encoder-layerdrop 0"
             )
+
+    def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+        """Algorithm 1 on one batch."""
+        module = unwrap(model)
+        self.check_model(module)
         tokens = source_tokens(sample)
         padding_index = word_embedding(module).padding_idx
         layer = self.draw_layer()

@@ -25,6 +25,7 @@ from adv_plugins.dropout import (
     dropout_rate,
     drops_layers,
 )
+from adv_plugins.errors import UserError
 from adv_plugins.gradients import KeptGradients
 from adv_plugins.perturbation import (
     Direction,
@@ -103,10 +104,11 @@ class RatCriterion(WrappingCriterion):
     summed over the batch to a mean cross entropy, so its alpha grows with the batch size.
 
     Raises:
-        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+        UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
             batch) a model without word embeddings.
     """
 
+    ADVICE_ON_NAN = ", or a smaller --adv-eps"
     LOSS_METERS = ("objective", "adv_loss", "consistency_loss")
     MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
 
@@ -116,7 +118,7 @@ class RatCriterion(WrappingCriterion):
         check_range(cfg, "adv_eps", "adv_weight", "consistency_weight", at_least=0)
         self.passes = cfg.adv_passes
         if self.passes < 2 and cfg.consistency_weight != 0:
-            raise ValueError(
+            raise UserError(
                 "--adv-passes 1 leaves nothing to compare: give --adv-passes 2 or more, or "
                 "--consistency-weight 0"
             )
@@ -124,7 +126,7 @@ class RatCriterion(WrappingCriterion):
         self.eps = self.eps or [cfg.adv_eps] * self.passes
         self.dropouts = _per_pass("--adv-dropout-per-pass", cfg.adv_dropout_per_pass, self.passes)
         if any(rate >= 1 for rate in self.dropouts):
-            raise ValueError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
+            raise UserError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
         self.adv_weight = cfg.adv_weight
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
@@ -134,6 +136,12 @@ class RatCriterion(WrappingCriterion):
     def is_active(self) -> bool:
         """With both weights at 0 R-AT is plain fine-tuning."""
         return self.adv_weight != 0 or self.consistency_weight != 0
+
+    def check_model(self, model: nn.Module) -> None:
+        """It needs word embeddings."""
+        super().check_model(model)
+        if self.is_active():
+            word_embedding(model)
 
     def perturbed_forward(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
         """Algorithm 1 on one batch: 3 forwards and backwards' worth of work for K = 2."""
@@ -256,9 +264,9 @@ def _per_pass(flag: str, text: Optional[str], passes: int) -> List[float]:
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError:
-        raise ValueError(f"{flag} needs comma-separated numbers, not {text!r}") from None
+        raise UserError(f"{flag} needs comma-separated numbers, not {text!r}") from None
     if len(values) != passes or not all(value >= 0 for value in values):
-        raise ValueError(
+        raise UserError(
             f"{flag} needs {passes} numbers of at least 0 (one for each of --adv-passes), not {text!r}"
         )
     return values
