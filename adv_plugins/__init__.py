@@ -5,7 +5,7 @@ of fairseq's, each in the module that says why: nothing else happens.
 """
 
 import fairseq_compat
-from fairseq_compat import validations
+from fairseq_compat import errors, validations
 
 fairseq_compat.check_versions()
 fairseq_compat.install()
@@ -16,9 +16,9 @@ from adv_plugins import (  # noqa: E402
     criterions,  # noqa: F401
     dead_weights,
     models,  # noqa: F401
-    not_finite,
     resuming,
     tasks,  # noqa: F401
+    trainer_checks,
     updates,
     wordpiece,  # noqa: F401
 )
@@ -27,7 +27,8 @@ dead_weights.remove()  # parameters that fairseq's layers have and cannot use
 checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
 updates.announce()  # criterions hear of a new update
 clipping.clip_apart()  # --clip-norm with an adversary
-not_finite.name()  # NaN gradients end a training with a line
+trainer_checks.add_checks()  # what can be known before the first update is said before it
+errors.show_in_one_line()  # without a traceback
 resuming.wrap()  # a killed training goes on as if it had not been
 validations.record()  # its validations are kept in a file
 

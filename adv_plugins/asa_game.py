@@ -11,6 +11,7 @@ from adv_plugins.base_pass import BasePass
 from adv_plugins.dropout import drops_layers
 from adv_plugins.models.asa_roberta import adversaries, biased
 from adv_plugins.step import Pass, Ran, Step
+from fairseq_compat.errors import UserError
 
 LOSS_METERS = ("objective", "asa_loss", "sentence_asa_loss", "penalty_loss")
 LAYER_METER = "masked_layer"  # and the layer's number from 1
@@ -75,11 +76,11 @@ def _per_layer(proportions: List[List[Tensor]]) -> Tensor:
 
 
 def check_adversaries(model: nn.Module) -> None:
-    """Raise ValueError where the game cannot be played."""
+    """Raise UserError where the game cannot be played."""
     if not adversaries(model):
-        raise ValueError(
+        raise UserError(
             f"ASA needs a model with adversaries, and {type(model).__name__} has none: "
             "give --arch asa_roberta, asa_roberta_base, asa_roberta_large or asa_bert_like"
         )
     if drops_layers(model):
-        raise ValueError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")
+        raise UserError("ASA compares two passes of the same layers: set --encoder-layerdrop 0")

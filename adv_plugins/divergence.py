@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairseq_compat.errors import UserError
+
 
 def full_precision(tensor: Tensor) -> Tensor:
     """float16 and bfloat16 become float32; float32 and float64 stay what they are."""
@@ -76,10 +78,10 @@ def get_divergence(name: str, *, regression: bool = False) -> Callable[[Tensor, 
     """The divergence called ``name``; for regression always :func:`squared_difference`.
 
     Raises:
-        ValueError: ``name`` is not one of :data:`DIVERGENCES`.
+        UserError: ``name`` is not one of :data:`DIVERGENCES`.
     """
     if name not in DIVERGENCES:
-        raise ValueError(
+        raise UserError(
             f"--consistency-loss {name!r} is unknown: choose one of {', '.join(DIVERGENCES)}"
         )
     return squared_difference if regression else DIVERGENCES[name]

@@ -7,6 +7,8 @@ averages, so three counts that can be added up over batches and workers are all 
 import re
 from typing import Callable, Dict, List, NamedTuple, Sequence
 
+from fairseq_compat.errors import UserError
+
 # Beginning, inside, end or single word of an entity of some type, or outside.
 ENTITY_LABEL = re.compile(r"[BIES]-.+|O")
 
@@ -23,18 +25,18 @@ def check_available(option: str, labels: Sequence[str]) -> None:
     """Make sure that ``option`` can be served, before a training that would end in its report.
 
     Raises:
-        ValueError: seqeval is not installed, or a label does not mark entities.
+        UserError: seqeval is not installed, or a label does not mark entities.
     """
     try:
         import seqeval.metrics.sequence_labeling  # noqa: F401
     except ImportError:
-        raise ValueError(
+        raise UserError(
             f"{option} needs the package seqeval: pip install --use-pep517 seqeval, or leave the "
             "option out"
         ) from None
     for label in labels:
         if not ENTITY_LABEL.fullmatch(label):
-            raise ValueError(f"{option} needs labels such as B-person, I-person and O, not {label!r}")
+            raise UserError(f"{option} needs labels such as B-person, I-person and O, not {label!r}")
 
 
 def count_entities(

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from adv_plugins.perturbation import replaced_forward
+from fairseq_compat.errors import UserError
 
 
 def encoder_layers(model: nn.Module) -> nn.ModuleList:
     """The Transformer layers of a RoBERTa-like fairseq model.
 
     Raises:
-        ValueError: the model has no such layers.
+        UserError: the model has no such layers.
     """
     encoder = getattr(model, "encoder", None)
     layers = getattr(getattr(encoder, "sentence_encoder", None), "layers", None)
     if layers is None:
-        raise ValueError(
+        raise UserError(
             f"the model {type(model).__name__} has no Transformer layers (encoder.sentence_encoder."
             "layers) to add noise to: choose a RoBERTa-like --arch"
         )
@@ -47,7 +48,7 @@ def forked(
         a list that gets the noisy half of the model's first output, one entry a call.
 
     Raises:
-        ValueError: the model has no Transformer layers.
+        UserError: the model has no Transformer layers.
     """
     layers = encoder_layers(model)
     noisy_outputs: List[Tensor] = []

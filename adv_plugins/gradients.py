@@ -15,6 +15,7 @@ from adv_plugins.checkpointing import recomputes_activations
 from adv_plugins.divergence import full_precision
 from adv_plugins.dropout import drops_layers
 from adv_plugins.perturbation import unwrap
+from fairseq_compat.errors import UserError
 
 
 class LossScale:
@@ -46,14 +47,14 @@ def check_one_reduction(model: nn.Module) -> None:
     """For methods of several passes: whether a distributed wrapper reduces each gradient once.
 
     Raises:
-        ValueError: torch's DistributedDataParallel would reduce a parameter twice, or not at all.
+        UserError: torch's DistributedDataParallel would reduce a parameter twice, or not at all.
     """
     module = unwrap(model)
     while model is not module:
         if isinstance(model, nn.parallel.DistributedDataParallel) and (
             drops_layers(module) or recomputes_activations(module)
         ):
-            raise ValueError(
+            raise UserError(
                 "with --encoder-layerdrop or --checkpoint-activations this criterion needs "
                 "--ddp-backend legacy_ddp: pytorch_ddp cannot follow which parameters its passes use"
             )

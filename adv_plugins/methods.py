@@ -9,6 +9,8 @@ from typing import Any, Callable, Dict, Type, TypeVar
 
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
 
+from fairseq_compat.errors import UserError
+
 Criterion = TypeVar("Criterion", bound=Type[FairseqCriterion])
 
 
@@ -48,15 +50,15 @@ def register_method(name: str, **facts: Any) -> Callable[[Criterion], Criterion]
         facts: the other fields of :class:`Method`, but for the criterion's name.
 
     Raises:
-        ValueError: the name is taken, or the class is no registered criterion.
+        UserError: the name is taken, or the class is no registered criterion.
     """
 
     def register(criterion: Criterion) -> Criterion:
         if name in METHODS or name == "plain":
-            raise ValueError(f"there is a method {name!r} already")
+            raise UserError(f"there is a method {name!r} already")
         names = [key for key, value in CRITERION_REGISTRY.items() if value is criterion]
         if not names:
-            raise ValueError(f"{criterion.__name__} is no criterion: register_criterion comes first")
+            raise UserError(f"{criterion.__name__} is no criterion: register_criterion comes first")
         METHODS[name] = Method(name, names[0], **facts)
         return criterion
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from adv_plugins.batch import at_least_one
 from adv_plugins.divergence import full_precision
+from fairseq_compat.errors import UserError
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -29,12 +30,12 @@ def word_embedding(model: nn.Module) -> nn.Embedding:
     """The word-embedding module of ``model``, by fairseq's name for it: ``embed_tokens``.
 
     Raises:
-        ValueError: the model has none.
+        UserError: the model has none.
     """
     for name, module in unwrap(model).named_modules():
         if name.rpartition(".")[2] == "embed_tokens" and isinstance(module, nn.Embedding):
             return module
-    raise ValueError(
+    raise UserError(
         f"the model {type(unwrap(model)).__name__} has no word embeddings (an nn.Embedding named "
         "embed_tokens) to perturb: choose another --arch, or fairseq's own --criterion"
     )

@@ -89,7 +89,7 @@ class Step:
         sample: fairseq's batch.
 
     Raises:
-        ValueError: the wrapper cannot reduce the gradients of several passes.
+        UserError: the wrapper cannot reduce the gradients of several passes.
     """
 
     def __init__(self, criterion: Any, model: nn.Module, sample: Dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ class Step:
 
     @cached_property
     def embedding(self) -> nn.Embedding:
-        """The word embeddings; ValueError if the model has none."""
+        """The word embeddings; UserError if the model has none."""
         return word_embedding(self.module)
 
     @cached_property

@@ -15,6 +15,8 @@ from typing import Any, Dict, Iterator, List
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
+from fairseq_compat.errors import UserError
+
 # BERT's special tokens, by fairseq's names for what they do.
 SPECIAL_TOKENS = {
     "[CLS]": "<s>",
@@ -40,7 +42,7 @@ def load_wordpiece(folder: str | Path) -> Any:
     """The ``tokenizers.Tokenizer`` of a BERT-like checkpoint's folder.
 
     Raises:
-        ValueError: the folder has no WordPiece vocabulary, or a damaged one; names the file.
+        UserError: the folder has no WordPiece vocabulary, or a damaged one; names the file.
     """
     from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
@@ -51,7 +53,7 @@ def load_wordpiece(folder: str | Path) -> Any:
         with _faults_named(whole):
             tokenizer = Tokenizer.from_file(str(whole))
         if type(tokenizer.model).__name__ != "WordPiece":
-            raise ValueError(f"{whole}: no WordPiece tokenizer")
+            raise UserError(f"{whole}: no WordPiece tokenizer")
     elif vocabulary.is_file():
         options = _read_settings(folder / "tokenizer_config.json")
         with _faults_named(vocabulary):
@@ -62,7 +64,7 @@ def load_wordpiece(folder: str | Path) -> Any:
                 handle_chinese_chars=options.get("tokenize_chinese_chars", True),
             )._tokenizer
     else:
-        raise ValueError(f"{whole}: no such file, nor {vocabulary.name} beside it")
+        raise UserError(f"{whole}: no such file, nor {vocabulary.name} beside it")
     # Some checkpoints come with the settings of their last use; lengths are fairseq's business.
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -76,7 +78,7 @@ def _faults_named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: no WordPiece vocabulary, or a damaged one ({reason})") from error
+        raise UserError(f"{path}: no WordPiece vocabulary, or a damaged one ({reason})") from error
 
 
 def _read_settings(path: Path) -> Dict[str, Any]:
@@ -86,12 +88,12 @@ def _read_settings(path: Path) -> Dict[str, Any]:
     try:
         options = json.loads(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise UserError(f"{path}: not JSON ({error})") from error
     if not isinstance(options, dict):
-        raise ValueError(f"{path}: holds no JSON object")
+        raise UserError(f"{path}: holds no JSON object")
     for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if options.get(name) not in (None, True, False):
-            raise ValueError(f"{path}: {name} is {options[name]!r}, not true or false")
+            raise UserError(f"{path}: {name} is {options[name]!r}, not true or false")
     # null is what a missing entry is
     return {name: value for name, value in options.items() if value is not None}
 
@@ -103,17 +105,17 @@ def symbols_of(tokenizer: Any) -> List[str]:
     as fairseq calls rows of an embedding that no token has.
 
     Raises:
-        ValueError: two tokens share an id, or most ids have no token.
+        UserError: two tokens share an id, or most ids have no token.
     """
     vocabulary: Dict[str, int] = tokenizer.get_vocab()
     by_id: Dict[int, str] = {}
     for token, index in vocabulary.items():
         if index in by_id:
-            raise ValueError(f"the tokens {by_id[index]!r} and {token!r} share the id {index}")
+            raise UserError(f"the tokens {by_id[index]!r} and {token!r} share the id {index}")
         by_id[index] = token
     rows = max(by_id, default=-1) + 1
     if rows > 2 * len(by_id) + MOST_GAPS:
-        raise ValueError(f"the ids reach {rows - 1}, but there are only {len(by_id)} tokens")
+        raise UserError(f"the ids reach {rows - 1}, but there are only {len(by_id)} tokens")
     tokens = [by_id.get(index, MADE_UP.format(index)) for index in range(rows)]
     return [SPECIAL_TOKENS.get(token, token) for token in tokens]
 

@@ -12,9 +12,9 @@ import pytest
 import tokenizer_options
 import torch
 from command import UserError
-from test_convert import encoder_of, make_hf
 
 from adv_plugins.wordpiece import load_wordpiece, symbols_of
+from test_convert import encoder_of, make_hf
 
 HUGE = 10**9
 
@@ -167,7 +167,13 @@ def test_damaged_and_malicious_bin_files(made, tmp_path):
 
 @pytest.mark.parametrize(
     "index",
-    [b"{", b"{}", b'{"weight_map": []}', b'{"weight_map": {"a": "../x.bin"}}', b'{"weight_map": {"a": 1}}'],
+    [
+        b"{",
+        b"{}",
+        b'{"weight_map": []}',
+        b'{"weight_map": {"a": "../x.bin"}}',
+        b'{"weight_map": {"a": 1}}',
+    ],
     ids=repr,
 )
 def test_a_malformed_index_of_shards(made, tmp_path, index):
@@ -236,7 +242,9 @@ def test_damaged_tokenizers(made, tmp_path, family, name):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": {"vocab": [1], "merges": 2}}'], ids=repr
+    "content",
+    [b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": {"vocab": [1], "merges": 2}}'],
+    ids=repr,
 )
 @pytest.mark.parametrize("family", ("bert", "roberta"))
 def test_a_malformed_tokenizer_json(made, tmp_path, family, content):
@@ -254,7 +262,9 @@ def test_malformed_settings_of_a_tokenizer(made, tmp_path, content):
     refused(source, "tokenizer_config.json")
 
 
-@pytest.mark.parametrize("ids", [{"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "0"}, {"a": 0.5}, {"a": None}])
+@pytest.mark.parametrize(
+    "ids", [{"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "0"}, {"a": 0.5}, {"a": None}]
+)
 def test_ids_of_a_byte_level_vocabulary_are_numbers_without_gaps(made, tmp_path, ids):
     source = copy_of(made, "roberta", tmp_path / "hf")
     (source / "vocab.json").write_text(json.dumps(ids))
@@ -440,7 +450,9 @@ def test_a_line_that_comes_twice_shifts_nothing(made, tmp_path):
     tokenizer = load_wordpiece(source)
     symbols = symbols_of(tokenizer)
     assert len(symbols) == len(lines) - 1
-    assert all(symbols[index] == token for token, index in tokenizer.get_vocab().items() if token[0] != "[")
+    assert all(
+        symbols[index] == token for token, index in tokenizer.get_vocab().items() if token[0] != "["
+    )
 
 
 @pytest.mark.parametrize(

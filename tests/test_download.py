@@ -256,7 +256,8 @@ def test_checkpoint_archive(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "archive", ["tar", "zip", "cut off", "no end", "flipped", "flipped zip", "encrypted", "other content"]
+    "archive",
+    ["tar", "zip", "cut off", "no end", "flipped", "flipped zip", "encrypted", "other content"],
 )
 def test_bad_archives(server: Server, tmp_path: Path, archive: str) -> None:
     """Nothing outside the folder is written, and the message is one line."""

@@ -73,10 +73,11 @@ class AsaCriterion(WrappingCriterion):
     number of sentences. Its RoBERTa has no attention dropout.
 
     Raises:
-        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+        UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
             batch) a model without adversaries or one that drops layers.
     """
 
+    ADVICE_ON_NAN = ", or a larger --asa-tau"
     LOSS_METERS = asa_game.LOSS_METERS
     MEAN_METERS = asa_game.MEAN_METERS
 
@@ -96,7 +97,9 @@ class AsaCriterion(WrappingCriterion):
 
     def check_model(self, model: nn.Module) -> None:
         """ASA needs adversaries, and two passes of the same layers."""
-        check_adversaries(model)
+        super().check_model(model)
+        if self.is_active():
+            check_adversaries(model)
 
     def perturbed_forward(self, step: Step) -> Any:
         """Eq. 9 (Eq. 10 for masked LM) on one batch: two forwards, one backward."""

@@ -11,6 +11,7 @@ from fairseq.tasks import TASK_REGISTRY
 
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
 from adv_plugins.criterions.token_classification import TokenClassificationCriterionConfig
+from fairseq_compat.errors import UserError
 
 # The stock criterion of each task that can be wrapped.
 BASE_OF_TASK = {
@@ -59,13 +60,18 @@ def base_name(cfg: WrappingCriterionConfig, task: Any) -> str:
     """The name of the criterion to wrap.
 
     Raises:
-        ValueError: the task has none that can be wrapped.
+        UserError: the task has none that can be wrapped, or another one.
     """
-    if str(cfg.base_criterion) != "auto":
-        return str(cfg.base_criterion)
-    name = task_name(task)
+    asked, name = str(cfg.base_criterion), task_name(task)
+    if asked != "auto":
+        if asked != BASE_OF_TASK.get(name, asked):
+            raise UserError(
+                f"--base-criterion {asked} does not fit --task {name}, whose criterion is "
+                f"{BASE_OF_TASK[name]}: leave it at auto"
+            )
+        return asked
     if name not in BASE_OF_TASK:
-        raise ValueError(
+        raise UserError(
             f"this criterion cannot wrap the criterion of --task {name}: use one of the tasks "
             f"{', '.join(sorted(BASE_OF_TASK))}, or name the criterion with --base-criterion"
         )
@@ -76,7 +82,7 @@ def build_base(cfg: WrappingCriterionConfig, task: Any) -> FairseqCriterion:
     """The base, with its own of the options.
 
     Raises:
-        ValueError: it does not fit the task.
+        UserError: it does not fit the task.
     """
     name = base_name(cfg, task)
     options = {f.name: getattr(cfg, f.name) for f in fields(WrappingCriterionConfig)}
@@ -89,7 +95,7 @@ def build_base(cfg: WrappingCriterionConfig, task: Any) -> FairseqCriterion:
     else:  # sentence_ranking's options are argparse's; the number of choices is the task's
         choices = getattr(getattr(task, "args", None), "num_classes", None)
         if choices is None:
-            raise ValueError(
+            raise UserError(
                 f"--base-criterion {name} does not fit --task {task_name(task)}: leave it at auto"
             )
         base_cfg = argparse.Namespace(**options, num_classes=choices)

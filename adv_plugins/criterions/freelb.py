@@ -6,12 +6,13 @@ from typing import Any, Optional
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
+from torch import nn
 
 from adv_plugins.ball import NORMS, Ball
 from adv_plugins.criterions.options import check_range
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
 from adv_plugins.methods import register_method
-from adv_plugins.perturbation import sentence_norms
+from adv_plugins.perturbation import sentence_norms, word_embedding
 from adv_plugins.step import Step
 
 
@@ -74,10 +75,12 @@ class FreeLBCriterion(WithAsa):
     never projects. Here all tasks follow Algorithm 1.
 
     Raises:
-        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+        UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
             batch) a model without word embeddings.
     """
 
+    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
+    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
     LOSS_METERS = ("objective", "adv_loss")
     MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
 
@@ -98,6 +101,11 @@ class FreeLBCriterion(WithAsa):
     def is_active(self) -> bool:
         """Plain fine-tuning before ``--adv-start-update``."""
         return self.update_number >= self.start_update
+
+    def check_model(self, model: nn.Module) -> None:
+        """It needs word embeddings."""
+        super().check_model(model)
+        word_embedding(model)
 
     def perturbed_forward(self, step: Step) -> Any:
         """Algorithm 1 on one batch."""

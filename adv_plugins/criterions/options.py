@@ -6,6 +6,7 @@ from typing import Any, List, Optional
 from fairseq.dataclass import ChoiceEnum
 
 from adv_plugins.divergence import DIVERGENCES
+from fairseq_compat.errors import UserError
 
 CONSISTENCY_CHOICES = ChoiceEnum(list(DIVERGENCES))
 
@@ -19,19 +20,19 @@ def check_range(cfg: Any, *options: str, at_least: float) -> None:
     """Check that options of a criterion are not too small (nor NaN).
 
     Raises:
-        ValueError: naming the flag.
+        UserError: naming the flag.
     """
     for option in options:
         value = getattr(cfg, option)
         if not at_least <= value < math.inf:
-            raise ValueError(f"{flag(option)} must be at least {at_least}, but is {value}")
+            raise UserError(f"{flag(option)} must be at least {at_least}, but is {value}")
 
 
 def one_for_each_pass(cfg: Any, option: str, passes: int) -> Optional[List[float]]:
     """Comma-separated numbers >= 0, one for each of --adv-passes; None where the option is not given.
 
     Raises:
-        ValueError: naming the flag.
+        UserError: naming the flag.
     """
     text = getattr(cfg, option)
     if not text:
@@ -39,9 +40,9 @@ def one_for_each_pass(cfg: Any, option: str, passes: int) -> Optional[List[float
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError:
-        raise ValueError(f"{flag(option)} needs comma-separated numbers, not {text!r}") from None
+        raise UserError(f"{flag(option)} needs comma-separated numbers, not {text!r}") from None
     if len(values) != passes or not all(value >= 0 for value in values):
-        raise ValueError(
+        raise UserError(
             f"{flag(option)} needs {passes} numbers of at least 0 (one for each of --adv-passes), "
             f"not {text!r}"
         )

@@ -14,7 +14,9 @@ from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import encoder_layers
 from adv_plugins.methods import register_method
+from adv_plugins.perturbation import word_embedding
 from adv_plugins.step import Step
+from fairseq_compat.errors import UserError
 
 
 @dataclass
@@ -72,10 +74,12 @@ class RaptCriterion(WithAsa):
     are in the same units; ``noise_layer`` is the mean of r.
 
     Raises:
-        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+        UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
             batch) a model without word embeddings or without that many Transformer layers.
     """
 
+    ADVICE_ON_NAN = ", or a smaller --noise-eta"
+    ADVICE_ON_NAN = ", or a smaller --noise-eta"
     LOSS_METERS = ("objective", "consistency_loss")
     MEAN_METERS = ("noise_layer",)
 
@@ -95,14 +99,18 @@ class RaptCriterion(WithAsa):
         return self.consistency_weight != 0
 
     def check_model(self, model: nn.Module) -> None:
-        """There have to be that many layers, in every pass."""
+        """It needs word embeddings, and that many layers in every pass."""
+        super().check_model(model)
+        if not self.is_active():
+            return
+        word_embedding(model)
         depth = len(encoder_layers(model))
         if self.max_layer > depth:
-            raise ValueError(
+            raise UserError(
                 f"--noise-max-layer {self.max_layer} is more than the {depth} layers of the model"
             )
         if drops_layers(model):
-            raise ValueError(
+            raise UserError(
                 "rapt_criterion computes two passes as one, which --encoder-layerdrop would give "
                 "the same layers and may deprive of the noisy one: set --encoder-layerdrop 0"
             )

@@ -27,6 +27,7 @@ from adv_plugins.perturbation import (
     word_embedding,
 )
 from adv_plugins.step import Pass, Ran, Step
+from fairseq_compat.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +102,12 @@ class RatCriterion(WithAsa):
     summed over the batch to a mean cross entropy, so its alpha grows with the batch size.
 
     Raises:
-        ValueError: options out of range, a task whose criterion cannot be wrapped, or (at the first
+        UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
             batch) a model without word embeddings.
     """
 
+    ADVICE_ON_NAN = ", or a smaller --adv-eps"
+    ADVICE_ON_NAN = ", or a smaller --adv-eps"
     LOSS_METERS = ("objective", "adv_loss", "consistency_loss")
     MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
 
@@ -114,7 +117,7 @@ class RatCriterion(WithAsa):
         check_range(cfg, "adv_eps", "adv_weight", "consistency_weight", at_least=0)
         self.passes = cfg.adv_passes
         if self.passes < 2 and cfg.consistency_weight != 0:
-            raise ValueError(
+            raise UserError(
                 "--adv-passes 1 leaves nothing to compare: give --adv-passes 2 or more, or "
                 "--consistency-weight 0"
             )
@@ -122,7 +125,7 @@ class RatCriterion(WithAsa):
         self.eps = per_pass("adv_eps_per_pass") or [cfg.adv_eps] * self.passes
         self.dropouts = per_pass("adv_dropout_per_pass") or [None] * self.passes
         if any(rate is not None and rate >= 1 for rate in self.dropouts):
-            raise ValueError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
+            raise UserError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
         self.adv_weight = cfg.adv_weight
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
@@ -134,6 +137,9 @@ class RatCriterion(WithAsa):
 
     def check_model(self, model: nn.Module) -> None:
         """It needs word embeddings; and a word where the K passes cannot differ."""
+        super().check_model(model)
+        if not self.is_active():
+            return
         word_embedding(model)
         dropout = dropout_modules(model) and any(rate != 0 for rate in self.dropouts)
         if self.passes > 1 and not dropout and len(set(self.eps)) == 1:

@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 
 from adv_plugins.perturbation import captured_outputs, unwrap
 from adv_plugins.scores import PREDICTIONS_KEY, SCORES, PredictionsMeter
+from fairseq_compat.errors import UserError
 
 
 @dataclass
@@ -45,7 +46,8 @@ class SentencePredictionMetricsCriterion(SentencePredictionCriterion):
     logging output and a meter concatenates them over batches and workers.
 
     Raises:
-        ValueError: classification metrics for regression or the other way round.
+        UserError: classification metrics for regression or the other way round, or F1 of more than
+            two classes.
     """
 
     def __init__(self, cfg: SentencePredictionMetricsConfig, task: Any) -> None:
@@ -55,7 +57,13 @@ class SentencePredictionMetricsCriterion(SentencePredictionCriterion):
             option = "--" + flag.replace("_", "-")
             if (flag == "report_pearson_and_spearman") != cfg.regression_target:
                 needs = "needs" if not cfg.regression_target else "cannot be used with"
-                raise ValueError(f"{option} {needs} --regression-target")
+                raise UserError(f"{option} {needs} --regression-target")
+        classes = getattr(getattr(task, "cfg", None), "num_classes", 2)
+        if "report_acc_and_f1" in self.reported and classes > 2:
+            raise UserError(
+                f"--report-acc-and-f1 is the F1 of one of two classes, but --num-classes is {classes}: "
+                "leave it out"
+            )
         self.positive = positive_class(task)
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Any:

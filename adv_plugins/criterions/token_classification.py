@@ -19,6 +19,7 @@ from adv_plugins.entities import (
     count_entities,
     label_sequences,
 )
+from fairseq_compat.errors import UserError
 
 COUNTS_KEY = "_entities_"  # prefix of the hidden meters of the entity counts
 
@@ -51,7 +52,7 @@ class TokenClassificationCriterion(FairseqCriterion):
     the split and all workers, as CoNLL's and WNUT's scorers do.
 
     Raises:
-        ValueError: entity scores without seqeval, or of labels that mark no entities; a task without
+        UserError: entity scores without seqeval, or of labels that mark no entities; a task without
             token labels; a model without the head.
     """
 
@@ -60,7 +61,7 @@ class TokenClassificationCriterion(FairseqCriterion):
         self.classification_head_name = cfg.classification_head_name
         self.labels: List[str] = list(getattr(task, "labels", []))
         if not self.labels:
-            raise ValueError(
+            raise UserError(
                 "the criterion token_classification needs token labels: give --task token_classification"
             )
         best = cfg.best_checkpoint_metric
@@ -72,7 +73,7 @@ class TokenClassificationCriterion(FairseqCriterion):
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Any:
         """fairseq's triple (loss, sample size, logging output); logits are (B, T, C)."""
         if self.classification_head_name not in getattr(model, "classification_heads", {}):
-            raise ValueError(
+            raise UserError(
                 f"the model has no classification head {self.classification_head_name!r}: "
                 "--classification-head-name must be that of the task"
             )

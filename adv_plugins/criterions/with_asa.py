@@ -51,6 +51,12 @@ class WithAsa(WrappingCriterion):
                 pre_training=self.masked_lm,
             )
 
+    def check_model(self, model: nn.Module) -> None:
+        """The joined game needs adversaries."""
+        super().check_model(model)
+        if self.added_game is not None:
+            check_adversaries(model)
+
     def forward(self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True) -> Any:
         """The method's triple, with ASA's terms where they are wanted."""
         if self.added_game is None or not self.trains(model):

@@ -30,6 +30,8 @@ class WrappingCriterion(FairseqCriterion):
     ``MEAN_METERS`` (sums over sentences, logged as means); see ``meters.log_meters``.
     """
 
+    # What else to try, beside a smaller learning rate, when gradients are NaN: ", or ..."
+    ADVICE_ON_NAN = ""
     LOSS_METERS: Tuple[str, ...] = ("objective",)
     MEAN_METERS: Tuple[str, ...] = ()
     base_class: Any = None
@@ -81,7 +83,11 @@ class WrappingCriterion(FairseqCriterion):
         return True
 
     def check_model(self, model: nn.Module) -> None:
-        """Once, before the first step: raise ValueError for a model that the method cannot train."""
+        """Whether the method can train this (unwrapped) model; asked before the first update.
+
+        Raises:
+            UserError: it cannot.
+        """
 
     def perturbed_forward(self, step: Step) -> Any:
         """One training step of the method; returns what :meth:`forward` returns."""

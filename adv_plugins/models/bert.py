@@ -20,6 +20,7 @@ from fairseq.modules import LearnedPositionalEmbedding
 from torch import Tensor, nn
 
 from adv_plugins.models.asa_roberta import AsaRobertaModel
+from fairseq_compat.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class BertParts:
     def __init__(self, args: Any, encoder: Any) -> None:
         segments = getattr(args, "segments", 0) or 0  # older checkpoints say nothing of it
         if segments not in (0, *range(2, 17)):
-            raise ValueError(f"--segments {segments}: 2 for BERT's two sentences, or 0 for none")
+            raise UserError(f"--segments {segments}: 2 for BERT's two sentences, or 0 for none")
         if segments:
             inner = encoder.sentence_encoder
             inner.embed_positions = PositionsAndSegments(

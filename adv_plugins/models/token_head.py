@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairseq_compat.errors import UserError
+
 
 class NoHiddenLayer(nn.Module):
     """Stands where the heads that fairseq knows have their hidden layer, ``dense``.
@@ -45,10 +47,10 @@ def register_token_head(model: Any, name: str, num_classes: int) -> None:
     Then ``model(src_tokens, classification_head_name=name)`` returns (B, T, C) logits.
 
     Raises:
-        ValueError: the model has no classification heads.
+        UserError: the model has no classification heads.
     """
     if not hasattr(model, "classification_heads"):
-        raise ValueError(
+        raise UserError(
             f"token_classification needs a model with classification heads, and "
             f"{type(model).__name__} has none: choose a RoBERTa-like --arch"
         )

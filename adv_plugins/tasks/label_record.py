@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Type
 from fairseq.tasks import FairseqTask
 
 from adv_plugins.tasks.token_labels import label_names
+from fairseq_compat.errors import UserError
 
 LABELS = "label_names"  # in the checkpoint's task_state
 
@@ -33,7 +34,7 @@ def record_labels(task: Type[FairseqTask]) -> None:
     def load_state_dict(self: Any, state_dict: Dict[str, Any]) -> None:
         ours, theirs = self.state.state_dict.get(LABELS), state_dict.get(LABELS)
         if ours is not None and theirs is not None and ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"{self.cfg.data}: its labels are {' '.join(ours)}, but the checkpoint was trained with "
                 f"{' '.join(theirs)}, in this order: give the data that it was trained on"
             )

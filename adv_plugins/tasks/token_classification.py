@@ -26,6 +26,7 @@ from omegaconf import II, MISSING, OmegaConf, open_dict
 from adv_plugins.batch import NO_LABEL
 from adv_plugins.models.token_head import register_token_head
 from adv_plugins.tasks.token_labels import AlignedLabels, label_names
+from fairseq_compat.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class TokenClassificationTask(FairseqTask):
     (B, T), :data:`~adv_plugins.batch.NO_LABEL` at ``<s>``, ``</s>``, tokens without label and padding.
 
     Raises:
-        ValueError: ``--num-classes`` is not the number of labels; labels that do not fit the tokens.
+        UserError: ``--num-classes`` is not the number of labels; labels that do not fit the tokens.
         FileNotFoundError: a dictionary or a split of the data is missing.
     """
 
@@ -84,7 +85,7 @@ class TokenClassificationTask(FairseqTask):
         self.dictionary = dictionary
         self.label_dictionary = label_dictionary
         if cfg.num_classes not in (-1, len(self.labels)):
-            raise ValueError(
+            raise UserError(
                 f"--num-classes {cfg.num_classes}, but {os.path.join(cfg.data, 'label', 'dict.txt')} "
                 f"has {len(self.labels)} labels ({' '.join(self.labels)}): leave the option out"
             )

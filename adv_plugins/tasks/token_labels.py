@@ -8,6 +8,7 @@ from fairseq.data import BaseWrapperDataset, Dictionary
 from torch import Tensor
 
 from adv_plugins.batch import NO_LABEL
+from fairseq_compat.errors import UserError
 
 # fairseq-preprocess fills a dictionary up with these, behind the real symbols.
 FILLING = "madeupword"
@@ -30,7 +31,7 @@ class AlignedLabels(BaseWrapperDataset):
         place: what to call the labels in an error.
 
     Raises:
-        ValueError: not one row of labels for each sentence, or of another length; when an item is
+        UserError: not one row of labels for each sentence, or of another length; when an item is
             read, an index that is no label.
     """
 
@@ -40,14 +41,14 @@ class AlignedLabels(BaseWrapperDataset):
         self.dictionary, self.place = dictionary, place
         self.num_labels = len(label_names(dictionary))
         if len(labels) != len(tokens):
-            raise ValueError(f"{place} has {len(labels)} examples, but input0 has {len(tokens)}")
+            raise UserError(f"{place} has {len(labels)} examples, but input0 has {len(tokens)}")
         shorter = self.lengths - np.asarray(labels.sizes)
         for index in np.flatnonzero((shorter != 0) & (shorter != 1))[:1]:
             self.refuse_length(index)
 
     def refuse_length(self, index: int) -> None:
-        """Raise ValueError: too many or too few labels."""
-        raise ValueError(
+        """Raise UserError: too many or too few labels."""
+        raise UserError(
             f"{self.place}, example {index} (from 0): {self.dataset.sizes[index]} labels for "
             f"{self.lengths[index] - 1} tokens and </s>; every token needs one, <pad> where it "
             "continues a word"
@@ -64,7 +65,7 @@ class AlignedLabels(BaseWrapperDataset):
         wrong = ~none & (classes.lt(0) | classes.ge(self.num_labels))
         if wrong.any():
             first = self.dictionary.nspecial
-            raise ValueError(
+            raise UserError(
                 f"{self.place}, example {index} (from 0): {int(labels[wrong][0])} is no index of a "
                 f"label ({first} to {first + self.num_labels - 1}, or {self.dictionary.pad()} for none)"
             )

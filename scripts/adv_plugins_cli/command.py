@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fairseq_compat.errors import UserError
+
 # Packages that only some commands need, and what brings them all.
 OPTIONAL_PACKAGES = (
     "matplotlib",
@@ -21,10 +23,6 @@ OPTIONAL_PACKAGES = (
     "tokenizers",
     "transformers",
 )
-
-
-class UserError(ValueError):
-    """The request cannot be fulfilled; the message names the file or the option that is at fault."""
 
 
 @contextlib.contextmanager

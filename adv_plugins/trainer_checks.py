@@ -1,0 +1,137 @@
+"""What fairseq's trainer could know before the first update, and says too late or in a traceback.
+
+Only there model, criterion and the whole configuration come together: whether the method fits the
+model, whether validation reports the metric that chooses the best checkpoint, whether the method is
+ever reached. And gradients that are NaN or infinite end the training with a line that says what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fairseq.criterions import FairseqCriterion
+from fairseq.nan_detector import NanDetector
+from fairseq.optim import AMPOptimizer
+from fairseq.trainer import Trainer
+from torch import nn
+
+from adv_plugins.criterions.wrapping import WrappingCriterion
+from adv_plugins.entities import ENTITY_SCORES
+from adv_plugins.perturbation import unwrap
+from adv_plugins.scores import SCORES
+from adv_plugins.wrapped_methods import wrap_method
+from fairseq_compat.errors import UserError
+
+
+def add_checks() -> None:
+    """Wrap the trainer, once."""
+    wrap_method(Trainer, "__init__", checked_trainer)
+    wrap_method(Trainer, "get_train_iterator", checked_iterator)
+    wrap_method(Trainer, "train_step", finite_train_step)
+    wrap_method(NanDetector, "add_hooks", without_backward_hooks)
+    wrap_method(AMPOptimizer, "clip_grad_norm", clip_without_loss_scale)
+
+
+def checked_trainer(original: Callable[..., None]) -> Callable[..., None]:
+    def __init__(
+        self: Any, cfg: Any, task: Any, model: nn.Module, criterion: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if isinstance(criterion, WrappingCriterion):
+            criterion.check_model(unwrap(model))
+        if not cfg.dataset.disable_validation:
+            check_metric(cfg.checkpoint.best_checkpoint_metric, criterion)
+        original(self, cfg, task, model, criterion, *args, **kwargs)
+
+    return __init__
+
+
+def check_metric(metric: str, criterion: FairseqCriterion) -> None:
+    """Whether validation reports ``metric``, if it is one of the scores that have to be asked for.
+
+    Raises:
+        UserError: it does not.
+    """
+    base = criterion.base if isinstance(criterion, WrappingCriterion) else criterion
+    if metric in ENTITY_SCORES and getattr(base, "reports_entities", False):
+        return
+    flags = [flag for flag, scores in SCORES.items() if metric in scores]
+    known = bool(flags) or metric in ENTITY_SCORES
+    if not known or set(flags) & set(getattr(base, "reported", ())):
+        return
+    problem = f"--best-checkpoint-metric {metric} is not reported in validation"
+    if flags and hasattr(base, "reported"):
+        raise UserError(f"{problem}: give --{flags[0].replace('_', '-')}, too")
+    raise UserError(f"{problem} of this task: give accuracy or loss")
+
+
+def checked_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Once its length is known: whether a method that starts late starts at all."""
+
+    def get_train_iterator(self: Any, *args: Any, **kwargs: Any) -> Any:
+        batches = original(self, *args, **kwargs)
+        start = getattr(self.criterion, "start_update", 0)
+        last = number_of_updates(self.cfg.optimization, len(batches))
+        if 0 < last <= start:
+            raise UserError(
+                f"--adv-start-update {start} is not before the last of the {last} updates of this "
+                "training, which would be plain fine-tuning: give a smaller one"
+            )
+        return batches
+
+    return get_train_iterator
+
+
+def number_of_updates(optimization: Any, batches: int) -> int:
+    """How many updates a training has with so many batches an epoch; 0 if it has no end."""
+    most = optimization.max_update or math.inf
+    epochs = optimization.max_epoch
+    if epochs:
+        accumulated = list(optimization.update_freq)
+        accumulated += accumulated[-1:] * epochs
+        most = min(most, sum(math.ceil(batches / each) for each in accumulated[:epochs]))
+    return 0 if most == math.inf else int(most)
+
+
+def finite_train_step(original: Callable[..., Any]) -> Callable[..., Any]:
+    """An update whose FloatingPointError says what to do."""
+
+    def train_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        except FloatingPointError as error:
+            if "between workers" in str(error):
+                raise
+            advice = getattr(self.criterion, "ADVICE_ON_NAN", "")
+            raise UserError(
+                f"update {self.get_num_updates() + 1}: {error}. Give a smaller --lr or more "
+                f"--warmup-updates{advice}; a warning above may name the module where it began"
+            ) from error
+
+    return train_step
+
+
+def without_backward_hooks(original: Callable[..., None]) -> Callable[..., None]:
+    """fairseq looks for the NaN in a second run, with hooks of a kind that in torch end in a
+    StopIteration where a module returns a dictionary, as its own encoders do: forward hooks only."""
+
+    def add_hooks(self: Any, module: nn.Module) -> None:
+        self.backward = False
+        original(self, module)
+
+    return add_hooks
+
+
+def clip_without_loss_scale(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``--amp`` on a CPU scales no loss, so there is no smaller scale that fairseq could try."""
+
+    def clip_grad_norm(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        except AttributeError as error:
+            if self.scaler.is_enabled():
+                raise
+            raise FloatingPointError("gradients are Nan/Inf") from error
+
+    return clip_grad_norm

@@ -1,0 +1,29 @@
+"""Errors that whoever gave the command can cure: one line, without the traceback that hides it.
+
+Here, where the plug-ins and the commands both find it without fairseq.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+
+class UserError(ValueError):
+    """The command cannot be followed; the message names the flag or the file to change."""
+
+
+def show_in_one_line() -> None:
+    """Have Python end with the line of a UserError alone; other errors keep their traceback."""
+    shown_otherwise = sys.excepthook
+    if hasattr(shown_otherwise, "shows_in_one_line"):
+        return
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+        if not isinstance(error, UserError):
+            return shown_otherwise(kind, error, trace)
+        print(f"adv_plugins: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+    show.shows_in_one_line = True  # type: ignore[attr-defined]
+    sys.excepthook = show
