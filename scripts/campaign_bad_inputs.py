@@ -17,6 +17,7 @@ import argparse
 import json
 import re
 import shlex
+import signal
 import sys
 import time
 from collections import Counter
@@ -1548,6 +1549,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(cases)} cases")
         return
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made goes
     judge.preload()
     with judge.temporary_folder() as folder_:
         made = folder_ / "made"

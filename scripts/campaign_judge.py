@@ -265,6 +265,8 @@ def _start(case: Case, place: Place, *, fresh: bool) -> int:
     code = 70  # of the case itself, not of the command
     try:
         os.setsid()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
         _redirect(place.root / "preparing")
         for step in case.prepare:
             step(place)
