@@ -38,6 +38,7 @@ from campaign_fixtures import (
     glue_row,
     hostile_pickle,
     json_entry,
+    null_device,
     other_zip,
     read_only_disk,
     removed,
@@ -211,6 +212,7 @@ NOT_STRIPPED = {
     "weights of another architecture",  # is one without an adversary, which it says
     "a missing weight",
     "a weight of another size",
+    "a configuration without a task",
     *NOT_FINITE,
 }
 WEIGHTS_ONLY = {
@@ -468,11 +470,12 @@ def package_cases() -> Iterator[Case]:
     bpe = "--bpe-dir {made}/start"
     glue = f"--glue-dir {{made}}/glue --task RTE --out-dir {{out}}/bin {bpe}"
     maps = f"maps {{made}}/{ASA}/{BEST} --text 'the cat' {bpe} --out {{out}}/a.png"
+    text = "{made}/text.txt --valid {made}/text.txt --out-dir {out}/text"
     pieces = "{made}/hf/xlm-roberta/sentencepiece.bpe.model"
     for package, tool, line in (
         ("tokenizers", "preprocess_glue", glue),
         ("tokenizers", "preprocess_task", f"--data-dir {{made}}/tasks --task DREAM --out-dir {{out}}/b {bpe}"),
-        ("tokenizers", "preprocess_text", f"{{made}}/text.txt {bpe} --out-dir {{out}}/text"),
+        ("tokenizers", "preprocess_text", f"{text} {bpe}"),
         ("tokenizers", "convert_from_hf", "{made}/hf/bert {out}/bert"),
         ("tokenizers", "predict", f"{{made}}/{RTE}/{BEST} --input {{made}}/pairs.tsv"),
         ("tokenizers", "plot_attention", maps),
@@ -482,7 +485,7 @@ def package_cases() -> Iterator[Case]:
         ("safetensors", "convert_from_hf", "{made}/hf/bert {out}/bert"),
         ("safetensors", "convert_to_hf", f"{{made}}/{RTE}/{BEST} {{out}}/hf --pretrained {{made}}/start"),
         ("sentencepiece", "convert_from_hf", "{made}/hf/xlm-roberta {out}/xlm"),
-        ("sentencepiece", "preprocess_text", f"{{made}}/text.txt --sentencepiece {pieces} --out-dir {{out}}/t"),
+        ("sentencepiece", "preprocess_text", f"{text} --sentencepiece {pieces}"),
         ("matplotlib", "plot_attention", maps),
         ("matplotlib", "benchmark", f"{SMALL_BENCHMARK} --plot {{out}}/a.png --lengths 8 16"),
         ("matplotlib", "compare", f"{COMPARE} {QUICK} -- {FEW}"),
@@ -715,7 +718,7 @@ def tokenizer_cases() -> Iterator[Case]:
     users = {
         "preprocess_glue": "--glue-dir {made}/glue --task RTE --out-dir {out}/bin",
         "preprocess_task": "--data-dir {made}/tasks --task WNUT-17 --out-dir {out}/bin",
-        "preprocess_text": "{made}/text.txt --out-dir {out}/text",
+        "preprocess_text": "{made}/text.txt --valid {made}/text.txt --out-dir {out}/text",
         "predict": f"{best} --input {{made}}/pairs.tsv --output {{out}}/found",
         "plot_attention": f"maps {{made}}/{ASA}/{BEST} --text 'the cat' --out {{out}}/a.png",
         "compare_bpe_speed": "--glue-dir {made}/glue --task RTE --repeats 1 --workers 1",
@@ -1009,7 +1012,11 @@ def predict_cases() -> Iterator[Case]:
     yield predict("a full disk", disk, "disk|[Nn]o space", full_disk(4), fill, **full())
     submission = f"{best} --glue-task RTE --glue-dir {{made}}/glue --output-dir {{out}}/disk"
     yield predict("a full disk for a submission", submission, "disk|[Nn]o space", full_disk(4), fill, **full())
-    yield predict("a full disk behind the terminal", f"{best} --input {{made}}/pairs.tsv", "space|stdout|output", stdout="/dev/full")
+    terminal = f"{best} --input {{made}}/pairs.tsv"
+    more = {"stdout": "/dev/full"} if judge.is_device("/dev/full") else {"skipped": "there is no /dev/full"}
+    yield predict("a full disk behind the terminal", terminal, "space|stdout|output", **more)
+    device = f"{terminal} --output {{in}}/null --overwrite"
+    yield predict("a device as output", device, "null", null_device(), make=either, **mounted())
     name = f"bad/{BEST}"
     bad = f"{{in}}/{name} --input {{made}}/pairs.tsv --output {{out}}/found"
     for wrong, change in (
@@ -1090,6 +1097,7 @@ def plot_cases() -> Iterator[Case]:
     yield either(tool, "a log that breaks off", history, r"train\.log", write("train.log", cut))
     good = write("train.log", f"INFO | {entry}\n".encode())
     place = "history {in}/train.log --out "
+    yield either(tool, "a device as plot", place + "{in}/null", "null", good, null_device(), **mounted())
     yield refuses(tool, "a plot below a file", place + "{in}/train.log/a.png", r"train\.log", good)
     yield refuses(tool, "a folder as plot", place + "{in}/old", "old", good, folder("old"))
     yield refuses(tool, "a plot in no folder", place + "{in}/none/a.png", "none", good)
@@ -1339,7 +1347,10 @@ def pretrain_cases() -> Iterator[Case]:
 
 # Measurements
 
-SMALL_BENCHMARK = "--arch roberta --layers 1 --vocabulary 50 --batch-size 1 --length 8 --repeats 1 --methods plain"
+SMALL = "--layers 1 --vocabulary 50 --repeats 1 --methods plain"
+SMALL_BENCHMARK = f"--arch roberta --batch-size 1 --length 8 {SMALL}"
+SMALL_GRID = f"--archs roberta --batch-sizes 1 --lengths 8 --precisions fp32 {SMALL}"
+TEXT = "{made}/text.txt --valid {made}/text.txt"
 
 
 def benchmark_cases() -> Iterator[Case]:
@@ -1366,7 +1377,7 @@ def benchmark_cases() -> Iterator[Case]:
     ):
         gpu = without_gpu() if "GPU" in wrong else ""
         yield refuses("benchmark", wrong, f"{SMALL_BENCHMARK} {flags}", says, write("file", "x"), skipped=gpu)
-    grid = "{out}/grid --archs roberta --batch-sizes 1 --lengths 8 --precisions fp32 --layers 1 --vocabulary 50 --repeats 1 --methods plain"
+    grid = f"{{out}}/grid {SMALL_GRID}"
     for wrong, flags, says, steps in (
         ("a file as folder", "", "file", [write("file", "x")]),
         ("a folder below a file", "", "file", [write("file", "x")]),
@@ -1375,8 +1386,8 @@ def benchmark_cases() -> Iterator[Case]:
         ("a batch of 0", "--batch-sizes 0", "--batch-sizes?", []),
         ("an architecture that does not exist", "--archs magic", "--arch", []),
         ("records of options that are broken", "", r"options\.json", [write("{out}/grid/options.json", "{"), write("{out}/grid/a.json", "{}")]),
-        ("a report that breaks off", "", r"roberta-1x8-fp32\.json", [write("{out}/grid/options.json", json.dumps(shlex.split("--layers 1 --vocabulary 50 --repeats 1 --methods plain"))), write("{out}/grid/roberta-1x8-fp32.json", "{")]),
-        ("a report of something else", "", r"roberta-1x8-fp32\.json", [write("{out}/grid/options.json", json.dumps(shlex.split("--layers 1 --vocabulary 50 --repeats 1 --methods plain"))), write("{out}/grid/roberta-1x8-fp32.json", "{}")]),
+        ("a report that breaks off", "", r"roberta-1x8-fp32\.json", [write("{out}/grid/options.json", json.dumps(shlex.split(SMALL))), write("{out}/grid/roberta-1x8-fp32.json", "{")]),
+        ("a report of something else", "", r"roberta-1x8-fp32\.json", [write("{out}/grid/options.json", json.dumps(shlex.split(SMALL))), write("{out}/grid/roberta-1x8-fp32.json", "{}")]),
     ):
         line = grid.replace("{out}/grid", {"a file as folder": "{in}/file", "a folder below a file": "{in}/file/a"}.get(wrong, "{out}/grid"))
         leaves = r"grid|.*\.log|.*options\.json|.*table\.md"
@@ -1445,7 +1456,61 @@ def download_cases() -> Iterator[Case]:
     yield works("download", "a file that is complete", line + "{out}/data", "RTE")
 
 
+# Nothing wrong: without these a command that never works would take every bad input well
+
+
+def good_cases() -> Iterator[Case]:
+    """The commands as the other cases give them, on good input."""
+    best, asa = f"{{made}}/{RTE}/{BEST}", f"{{made}}/{ASA}/{BEST}"
+    bpe, pairs = "--bpe-dir {made}/start", "--input {made}/pairs.tsv --output {out}/found"
+    pieces = "{made}/hf/xlm-roberta/sentencepiece.bpe.model"
+    start = "--checkpoint {made}/start/model.pt"
+    for tool, line, says in (
+        ("strip_adversary", f"{asa} {{out}}/plain.pt", r"plain\.pt"),
+        ("convert_from_hf", "{made}/hf/roberta {out}/made", "--arch"),
+        ("convert_from_hf", "{made}/hf/bert {out}/made --layers 1", "--arch"),
+        ("convert_from_hf", "{made}/hf/xlm-roberta {out}/made", "--arch"),
+        ("convert_to_hf", f"{best} {{out}}/hf --pretrained {{made}}/start", "RobertaForSequence"),
+        ("convert_to_hf", f"{best} {{out}}/hf {bpe}", "RobertaForSequence"),
+        ("convert_to_hf", f"{{made}}/trained/sts-b/{BEST} {{out}}/hf {bpe}", "RobertaForSequence"),
+        ("convert_to_hf", f"{{made}}/trained/dream/{BEST} {{out}}/hf {bpe}", "RobertaForMultiple"),
+        ("convert_to_hf", f"{{made}}/trained/wnut/{BEST} {{out}}/hf {bpe}", "RobertaForToken"),
+        ("convert_to_hf", f"{{made}}/trained/masked-lm/{BEST} {{out}}/hf {bpe}", "RobertaForMasked"),
+        ("convert_to_hf", f"{asa} {{out}}/hf {bpe}", "RobertaForSequence"),
+        ("predict", f"{best} {pairs}", ""),
+        ("predict", f"{asa} {pairs} {bpe} --probabilities", ""),
+        ("predict", f"{best} {asa} {pairs} --ensemble majority", ""),
+        ("predict", f"{{made}}/trained/sts-b/{BEST} {pairs}", ""),
+        ("predict", f"{{made}}/trained/wnut/{BEST} --input {{made}}/text.txt --output {{out}}/found", ""),
+        ("predict", f"{best} --glue-task RTE --glue-dir {{made}}/glue --output-dir {{out}}/a", "RTE"),
+        ("predict", f"{best} --glue-task RTE --glue-dir {{made}}/glue --split dev", "accuracy"),
+        ("plot_attention", f"maps {asa} --text cat {bpe} --out {{out}}/a.png", r"a\.png"),
+        ("plot_attention", f"layers x={asa} --out {{out}}/a.png", r"a\.png"),
+        ("plot_attention", "history {made}/trained/asa.log --out {out}/a.png", r"a\.png"),
+        ("preprocess_glue", f"--glue-dir {{made}}/glue --task all --out-dir {{out}}/bin {bpe}", "WNLI"),
+        ("preprocess_text", f"{TEXT} --out-dir {{out}}/text --sentencepiece {pieces}", "tokens"),
+        ("preprocess_text", f"{TEXT} --out-dir {{out}}/text --wordpiece {{made}}/bert", "tokens"),
+        ("finetune", f"{FINETUNE} {start} -- {FEW}", r"result\.json"),
+        ("finetune", f"{FINETUNE.replace('plain', 'asa')} {start} -- {FEW}", r"result\.json"),
+        ("compare", f"{COMPARE} {QUICK} -- {FEW}", r"comparison\.png"),
+        ("pretrain", f"{PRETRAIN_FROM} {{made}}/start/model.pt -- {FEW}", "done training"),
+        ("benchmark", SMALL_BENCHMARK, "plain"),
+        ("benchmark_grid", f"{{out}}/grid {SMALL_GRID}", "plain"),
+        ("measure_dead_weights", "roberta", "checkpoint"),
+        ("compare_bpe_speed", f"--glue-dir {{made}}/glue --task RTE {bpe} --repeats 1 --workers 1", "yes"),
+        *((TRAIN, train_line("RTE", method), "done training") for method in fixtures.CRITERIONS),
+        *((TRAIN, train_line(task, "rat"), "done training") for task in fixtures.TASK_FLAGS),
+    ):
+        if "xlm-roberta" in line and without("xlm-roberta"):
+            continue
+        yield works(tool, f"nothing ({line.split()[0]})", line, says, limit=300)
+    for name in ("TNEWS", "IFLYTEK", "AG-News", "IMDB", "ANLI", "PAWS-QQP", "ARC-Easy", "DREAM", "WSC"):
+        line = f"--data-dir {{made}}/tasks --task {name} --out-dir {{out}}/bin {bpe}"
+        yield works("preprocess_task", f"nothing ({name})", line, name)
+
+
 GROUPS = (
+    good_cases,
     checkpoint_cases,
     training_cases,
     package_cases,

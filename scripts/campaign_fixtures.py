@@ -14,6 +14,7 @@ import os
 import pickle
 import shutil
 import signal
+import stat
 import subprocess
 import tarfile
 import zipfile
@@ -469,6 +470,11 @@ def full_disk(kilobytes: int = 16) -> Step:
 def read_only_disk() -> Step:
     """A disk at {out}/disk that cannot be written."""
     return _mounted("-t", "tmpfs", "-o", "ro", "tmpfs")
+
+
+def null_device() -> Step:
+    """A device that takes everything, {in}/null."""
+    return lambda place: os.mknod(place.inside / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 def _mounted(*options: str) -> Step:

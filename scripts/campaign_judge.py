@@ -19,6 +19,7 @@ import re
 import runpy
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -383,9 +384,7 @@ def judge(case: Case, code: int | None, output: str, place: Place) -> list[str]:
         faults.append("goes on as if nothing were wrong")
     elif code is not None:
         faults += _line_faults(case.says, code, output)
-    if code != 0:
-        faults += _changes(case, place)
-    return faults
+    return faults + _changes(case, place, everywhere=code != 0)
 
 
 def _line_faults(says: str, code: int, output: str) -> list[str]:
@@ -407,23 +406,23 @@ def _line_faults(says: str, code: int, output: str) -> list[str]:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Path -> size and time of all files; folders have none."""
+    """Path -> kind of everything below a folder, and of files the size and time."""
     found: dict[str, tuple[int, ...]] = {}
     for path in folder.rglob("*"):
         if "__pycache__" in path.parts:
             continue
         status = path.lstat()
-        is_folder = path.is_dir() and not path.is_symlink()
-        facts = () if is_folder else (status.st_size, status.st_mtime_ns)
+        times = (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ()
+        facts = (stat.S_IFMT(status.st_mode), *times)
         found[str(path.relative_to(folder))] = facts
     return found
 
 
-def _changes(case: Case, place: Place) -> list[str]:
-    """What a refused command has left behind, changed or removed."""
+def _changes(case: Case, place: Place, *, everywhere: bool) -> list[str]:
+    """What a refused command has left behind, changed or removed; of one that works, in its input."""
     before = json.loads((place.root / PREPARED).read_text())
     faults = []
-    for name, folder in (("out", place.out), ("in", place.inside)):
+    for name, folder in (("in", place.inside), ("out", place.out))[: 2 if everywhere else 1]:
         after = listing(folder)
         for path in sorted({*before[name], *after}):
             if path in before[name] and path in after and tuple(before[name][path]) == after[path]:
@@ -454,6 +453,11 @@ def with_own_mounts() -> None:
     os.environ[MOUNTS] = "0" if done.returncode else "1"
     if may_mount():
         os.execv(program, [program, *own, sys.executable, *sys.argv])
+
+
+def is_device(path: str) -> bool:
+    """Whether a path is that of a device."""
+    return stat.S_ISCHR(os.stat(path).st_mode) if os.path.exists(path) else False
 
 
 def at_server(case: Case, address: str) -> Case:
