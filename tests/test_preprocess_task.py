@@ -498,11 +498,11 @@ def test_every_bad_file_is_one_line(task, bad, tmp_path, vocabulary):
     root = write_official(tmp_path / "data")
     path = root / task.removesuffix("-ranking") / TEXT_FILES[task]
     BAD_FILES[bad](path)
-    request = ["--data-dir", str(root), "--wordpiece", str(vocabulary), "--task", task]
+    request = ["--data-dir", str(root), "--wordpiece", str(vocabulary), task]
     try:
-        preprocess_task.main([*request, "--out-dir", str(tmp_path / "out")])
+        preprocess_command.main([*request, "--out-dir", str(tmp_path / "out")])
     except SystemExit as ended:
-        assert "\n" not in ended.code and ended.code.startswith("preprocess_task.py: error: ")
+        assert "\n" not in ended.code and ended.code.startswith("adv-plugins preprocess: error: ")
         assert str(root / task.removesuffix("-ranking")) in ended.code
         assert not (tmp_path / "out").exists()
     else:  # a review may be anything, of pairs one file is enough, a cut line may be a whole one

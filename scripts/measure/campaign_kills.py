@@ -2,7 +2,7 @@
 
     python scripts/measure/campaign_kills.py --kills 100
 
-Each subject (our four criterions and a stock one with fairseq-train, and examples/finetune.py) first
+Each subject (our four criterions and a stock one with fairseq-train, and adv-plugins finetune) first
 trains a tiny model on random data without interruption. Then it is killed with SIGKILL, again and
 again: at random moments; before the n-th of the operations that its saving consists of (opening,
 renaming, copying, removing a file); and in the middle of writing a checkpoint, at a random byte. After
@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fairseq_compat
 from adv_plugins_cli.command import one_line_errors
 from adv_plugins_cli.recipes import children
 from fairseq_compat import validations
@@ -184,9 +185,7 @@ class Subject:
             raise RuntimeError(f"failed: exit code {process.exitcode}")
 
     def start(self, folder: Path, death: Death | None, count: Path | None = None) -> Any:
-        line = (
-            f"{TRAINING} {CRITERIONS[self.name]} --save-dir {folder} --user-dir {ROOT / 'adv_plugins'}"
-        )
+        line = f"{TRAINING} {CRITERIONS[self.name]} --save-dir {folder} --user-dir {fairseq_compat.user_dir()}"
         arguments = [str(self.data / "RTE-bin"), *line.split()]
         counted = None if count is None else str(count)
         process = self.context.Process(target=train, args=(arguments, str(folder), death, counted))
@@ -217,13 +216,13 @@ class Subject:
 
 
 class Finetune(Subject):
-    """``examples/finetune.py``, a process that starts another one; either is killed."""
+    """``adv-plugins finetune``, a process that starts another one; either is killed."""
 
     def start(self, folder: Path, death: Death | None, count: Path | None = None) -> Any:
         del death, count
         line = f"RTE rat --from-scratch --arch roberta --data-bin {self.data} --save-dir {folder}"
         own = f"{MODEL} {LENGTH} --total-num-update 26 --warmup-updates 2 --num-workers 1"
-        command = [sys.executable, str(ROOT / "examples" / "finetune.py"), *line.split(), "--"]
+        command = [sys.executable, "-m", "adv_plugins_cli", "finetune", *line.split(), "--"]
         with open(f"{folder}.out", "ab") as output:
             process = subprocess.Popen(
                 [*command, *own.split()],
@@ -440,11 +439,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def prepare_processes(data: Path) -> Any:
     """The context of processes that have fairseq imported; writes the data in one of them."""
-    paths = [str(ROOT), str(ROOT / "examples"), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs_preload", "adv_plugins"])
+    context.set_forkserver_preload(["adv_plugins_cli.recipes.runs_preload", "adv_plugins"])
     maker = context.Process(target=write_data, args=(data,))
     maker.start()
     maker.join()

@@ -87,7 +87,10 @@ def make(made: Path, jobs: int) -> None:
     second = [
         ("preprocess_glue", f"{glue} {bpe}"),
         ("preprocess_task", f"{others} {bpe}"),
-        ("preprocess_text", f"{{made}}/text.txt --valid {{made}}/text.txt {bpe} --out-dir {{made}}/bin/text"),
+        (
+            "preprocess_text",
+            f"{{made}}/text.txt --valid {{made}}/text.txt {bpe} --out-dir {{made}}/bin/text",
+        ),
     ]
     trained = {
         "rte": train_line("RTE"),
@@ -218,7 +221,9 @@ def _write_tasks(folder: Path) -> None:
         for split in ("train", "dev"):
             rows = [{"label": label + i % 2, "sentence": sentence(i), "id": i} for i in range(6)]
             _json_lines(folder / task / f"{split}.json", rows)
-    _lines(folder / "AG-News" / "train.csv", [f'"{1 + i % 4}","a {i}","{sentence(i)}"' for i in range(20)])
+    _lines(
+        folder / "AG-News" / "train.csv", [f'"{1 + i % 4}","a {i}","{sentence(i)}"' for i in range(20)]
+    )
     for label in ("pos", "neg"):
         for number in range(10):
             _lines(folder / "IMDB" / "train" / label / f"{number}_1.txt", [sentence(number)])
@@ -494,7 +499,6 @@ def other_zip(name: str) -> Step:
             bundle.writestr("hello.txt", "hello")
 
     return step
-
 
 
 # A server that misbehaves: the first part of a path says how

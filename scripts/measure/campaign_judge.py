@@ -154,8 +154,6 @@ def preload() -> None:
 
     fairseq_compat.install()
     with _quiet():
-        import fairseq.models.roberta
-        import fairseq.trainer
         import fairseq_cli.train  # noqa: F401
         import torch
 
@@ -165,11 +163,10 @@ def preload() -> None:
             with contextlib.suppress(ImportError):
                 __import__(optional)
         # What a training imports late, and the caches of hydra's parser.
+        import binarize  # noqa: F401 - fairseq's data and tokenizers
         import torch._dynamo
         from fairseq import options
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-        import binarize  # noqa: F401 - fairseq's data and tokenizers
 
         line = "data --task sentence_prediction --arch roberta --criterion rat_criterion"
         parser = options.get_training_parser()
