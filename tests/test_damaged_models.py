@@ -5,15 +5,13 @@ import pickle
 import shutil
 import sys
 
-import binarize
-import convert_from_hf
-import convert_to_hf
 import pytest
-import tokenizer_options
 import torch
-from command import UserError
 
 from adv_plugins.wordpiece import load_wordpiece, symbols_of
+from adv_plugins_cli import convert_from_hf, convert_to_hf
+from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data import binarize, tokenizer_options
 from test_convert import encoder_of, make_hf
 
 HUGE = 10**9

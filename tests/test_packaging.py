@@ -152,7 +152,7 @@ def test_shell_scripts_find_the_checkout_from_everywhere(name, set_up, tmp_path)
 
 
 def test_slurms_launchers_keep_fairseqs_arguments_last(set_up, tmp_path, monkeypatch):
-    import finetune
+    from adv_plugins_cli import finetune
 
     executable(tmp_path / "bin" / "srun", '#!/usr/bin/env bash\nshift\nexec "$@"\n')
     executable(tmp_path / "bin" / "scontrol", "#!/usr/bin/env bash\nseq -f node%g 7 99999\n")

@@ -134,7 +134,7 @@ def test_a_training_ends_with_its_runner(tmp_path, number):
 BACKGROUND = """
 import multiprocessing, sys
 from pathlib import Path
-import runs
+from adv_plugins_cli.recipes import runs
 def report(run, numbers):
     print("training", multiprocessing.active_children()[0].pid, flush=True)
 run = runs.Run("long", ["fairseq-train", *sys.argv[2:]], Path(sys.argv[1]), "accuracy")

@@ -163,10 +163,11 @@ def preload() -> None:
             with contextlib.suppress(ImportError):
                 __import__(optional)
         # What a training imports late, and the caches of hydra's parser.
-        import binarize  # noqa: F401 - fairseq's data and tokenizers
         import torch._dynamo
         from fairseq import options
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+        from adv_plugins_cli.data import binarize  # noqa: F401 - fairseq's data and tokenizers
 
         line = "data --task sentence_prediction --arch roberta --criterion rat_criterion"
         parser = options.get_training_parser()
