@@ -26,9 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-# Appended, so that an installed copy wins and a checkout that is not installed works as well.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
 from adv_plugins_cli.command import UserError, one_line_errors, read_text
 from fairseq_compat.files import naming, write_text
 
