@@ -26,9 +26,9 @@ fairseq_compat.install()
 
 from command import UserError, read_text  # noqa: E402
 from fairseq.data import Dictionary, indexed_dataset  # noqa: E402
+from tokenizer_options import load_sentencepiece  # noqa: E402
 
 from adv_plugins.wordpiece import load_wordpiece, symbols_of  # noqa: E402
-from tokenizer_options import load_sentencepiece  # noqa: E402
 
 Indices = NDArray[np.int64]
 

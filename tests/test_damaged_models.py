@@ -1,4 +1,4 @@
-"""What a user may hand to the conversion and the tokenizers: one line that names the file, no traceback."""
+"""Bad files for the conversion and the tokenizers: one line that names the file, no traceback."""
 
 import json
 import pickle
@@ -167,7 +167,13 @@ def test_damaged_and_malicious_bin_files(made, tmp_path):
 
 @pytest.mark.parametrize(
     "index",
-    [b"{", b"{}", b'{"weight_map": []}', b'{"weight_map": {"a": "../x.bin"}}', b'{"weight_map": {"a": 1}}'],
+    [
+        b"{",
+        b"{}",
+        b'{"weight_map": []}',
+        b'{"weight_map": {"a": "../x.bin"}}',
+        b'{"weight_map": {"a": 1}}',
+    ],
     ids=repr,
 )
 def test_a_malformed_index_of_shards(made, tmp_path, index):
@@ -236,7 +242,9 @@ def test_damaged_tokenizers(made, tmp_path, family, name):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": {"vocab": [1], "merges": 2}}'], ids=repr
+    "content",
+    [b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": {"vocab": [1], "merges": 2}}'],
+    ids=repr,
 )
 @pytest.mark.parametrize("family", ("bert", "roberta"))
 def test_a_malformed_tokenizer_json(made, tmp_path, family, content):
@@ -440,7 +448,8 @@ def test_a_line_that_comes_twice_shifts_nothing(made, tmp_path):
     tokenizer = load_wordpiece(source)
     symbols = symbols_of(tokenizer)
     assert len(symbols) == len(lines) - 1
-    assert all(symbols[index] == token for token, index in tokenizer.get_vocab().items() if token[0] != "[")
+    plain = {t: index for t, index in tokenizer.get_vocab().items() if not t.startswith("[")}
+    assert all(symbols[index] == token for token, index in plain.items())
 
 
 @pytest.mark.parametrize(
