@@ -262,7 +262,9 @@ def test_malformed_settings_of_a_tokenizer(made, tmp_path, content):
     refused(source, "tokenizer_config.json")
 
 
-@pytest.mark.parametrize("ids", [{"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "0"}, {"a": 0.5}, {"a": None}])
+@pytest.mark.parametrize(
+    "ids", [{"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "0"}, {"a": 0.5}, {"a": None}], ids=repr
+)
 def test_ids_of_a_byte_level_vocabulary_are_numbers_without_gaps(made, tmp_path, ids):
     source = copy_of(made, "roberta", tmp_path / "hf")
     (source / "vocab.json").write_text(json.dumps(ids))
