@@ -1,4 +1,4 @@
-"""What a user may hand to the conversion and the tokenizers: one line that names the file, no traceback."""
+"""Bad files for the conversion and the tokenizers: one line that names the file, no traceback."""
 
 import json
 import pickle
@@ -261,7 +261,7 @@ def test_malformed_settings_of_a_tokenizer(made, tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "ids", [{"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "0"}, {"a": 0.5}, {"a": None}]
+    "ids", [{"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "0"}, {"a": 0.5}, {"a": None}], ids=repr
 )
 def test_ids_of_a_byte_level_vocabulary_are_numbers_without_gaps(made, tmp_path, ids):
     source = copy_of(made, "roberta", tmp_path / "hf")
@@ -448,9 +448,8 @@ def test_a_line_that_comes_twice_shifts_nothing(made, tmp_path):
     tokenizer = load_wordpiece(source)
     symbols = symbols_of(tokenizer)
     assert len(symbols) == len(lines) - 1
-    assert all(
-        symbols[index] == token for token, index in tokenizer.get_vocab().items() if token[0] != "["
-    )
+    plain = {t: index for t, index in tokenizer.get_vocab().items() if not t.startswith("[")}
+    assert all(symbols[index] == token for token, index in plain.items())
 
 
 @pytest.mark.parametrize(
