@@ -1,8 +1,8 @@
 """How ASA's game goes on a real encoder: each player's gradient, what the adversary masks and gains.
 
     python scripts/convert_from_hf.py minilm minilm
-    python scripts/preprocess_glue.py --glue-dir data/glue --task SST-2 --wordpiece minilm --out-dir data-bin
-    python scripts/measure_asa_players.py minilm data-bin/SST-2-bin --updates 120
+    python scripts/preprocess_glue.py --glue-dir data/glue --task SST-2 --wordpiece minilm --out-dir bin
+    python scripts/measure_asa_players.py minilm bin/SST-2-bin --updates 120
 
 Every update goes through fairseq's own Trainer, at a constant learning rate from the first one on. Each
 row is a block of updates: the training loss (base 2) without ASA, from the same seed, and with it; L_asa

@@ -19,10 +19,10 @@ def train(tmp_path, criterion, *flags, kind="classification", arch="asa_roberta"
 
 NAN = ("--lr", "1e30", "--max-epoch", "2")
 REFUSED = [
-    ("asa_criterion", (), dict(arch="roberta"), "ASA needs a model with adversaries.*--arch asa_roberta"),
+    ("asa_criterion", (), dict(arch="roberta"), "ASA needs a model with adversaries.*--arch asa_rob"),
     ("rat_criterion", ("--asa-weight", "1"), dict(arch="roberta"), "--arch asa_roberta"),
     ("rapt_criterion", ("--noise-max-layer", "3"), {}, "--noise-max-layer 3 is more than the 2 layers"),
-    ("rat_criterion", ("--base-criterion", "masked_lm"), {}, "--base-criterion masked_lm does not fit --task"),
+    ("rat_criterion", ("--base-criterion", "masked_lm"), {}, "masked_lm does not fit --task sentence_p"),
     (
         "sentence_prediction",
         ("--best-checkpoint-metric", "mcc"),
@@ -106,7 +106,8 @@ def test_the_command_ends_in_one_line(tmp_path):
         check=False,
     )
     assert found.returncode == 1 and "Traceback" not in found.stderr
-    assert found.stderr.splitlines()[-1].startswith("adv_plugins: error: update 2: gradients are Nan/Inf. ")
+    last = found.stderr.splitlines()[-1]
+    assert last.startswith("adv_plugins: error: update 2: gradients are Nan/Inf. ")
 
 
 def test_wrapping_twice_is_wrapping_once():

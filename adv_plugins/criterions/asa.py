@@ -53,8 +53,8 @@ class AsaCriterion(WrappingCriterion):
     (masked LM), ``penalty_loss`` (tau L_c) and ``objective`` are in the same units;
     ``masked_proportion`` is the mean over layers, ``masked_layer1`` ... each layer's (Figure 5).
 
-    The players' gradients are clipped apart (``adversary_gnorm``, see ``clipping.py``), and what a masked
-    unit hears has a bound (``masked_attention.py``).
+    The players' gradients are clipped apart (``adversary_gnorm``, see ``clipping.py``), and what a
+    masked unit hears has a bound (``masked_attention.py``).
 
     The authors' released code adds the Gumbel noise and subtracts it again, divides by a temperature of
     1e-12, adds a finite -1e4 to the scores of masked units and penalises by tau^2 times the number of
