@@ -22,7 +22,7 @@ def masked_attention(
     return would change: the output would move by w (v - o), with v its value and w its weight beside the
     units that are left, so that is its gradient. The formula's own derivative has exp(score - logsumexp
     of the scores left) in the place of w, which has no bound: one unit with a high score that the mask
-    hides drowns all that the adversary, and under one clipping the model too, could learn from others.
+    hides drowns all that the adversary could learn from the others.
     Units that are left have the formula's derivative, in which w is their weight.
 
     With log(1 - mu) added to the scores, which torch's fused kernels could compute, a masked unit would

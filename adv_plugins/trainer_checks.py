@@ -7,6 +7,7 @@ ever reached. And gradients that are NaN or infinite end the training with a lin
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ from adv_plugins.perturbation import unwrap
 from adv_plugins.scores import SCORES
 from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def add_checks() -> None:
@@ -71,12 +74,18 @@ def checked_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def get_train_iterator(self: Any, *args: Any, **kwargs: Any) -> Any:
         batches = original(self, *args, **kwargs)
+        if hasattr(self, "start_update_checked"):  # one iterator is made for each epoch
+            return batches
+        self.start_update_checked = True
         start = getattr(self.criterion, "start_update", 0)
         last = number_of_updates(self.cfg.optimization, len(batches))
         if 0 < last <= start:
-            raise UserError(
-                f"--adv-start-update {start} is not before the last of the {last} updates of this "
-                "training, which would be plain fine-tuning: give a smaller one"
+            # A short trial of a recipe may mean it.
+            logger.warning(
+                "--adv-start-update %d is not before the last of this training's %d updates: all of it "
+                "is plain fine-tuning; give a smaller one",
+                start,
+                last,
             )
         return batches
 

@@ -280,9 +280,8 @@ def test_tokens_without_a_label_leave_nothing_undefined(method):
     model, sample = make(kind)
     criterion = tiny.criterion(method.name, kind, **method.on)
     other = criterion(model, sample)[2]
-    loss, sample_size, log = criterion(
-        model, {**sample, "target": torch.full_like(sample["target"], -100)}
-    )
+    unlabelled = {**sample, "target": torch.full_like(sample["target"], -100)}
+    loss, sample_size, log = criterion(model, unlabelled)
     assert sample_size == 0
     loss.backward()
     assert_everything_is_finite(model, loss, log)

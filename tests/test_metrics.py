@@ -1,5 +1,7 @@
 """GLUE's metrics: over all predictions, whatever the batches and workers; stock otherwise."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -61,9 +63,15 @@ def binary():
     return logits, targets
 
 
+def task_of_two_classes(kind):
+    task = tiny.Task(kind)
+    task.cfg = SimpleNamespace(num_classes=2)
+    return task
+
+
 def both_criterions(**options):
     regression = options.get("regression_target", False)
-    task = tiny.Task("regression" if regression else "classification")
+    task = task_of_two_classes("regression" if regression else "classification")
     plain = SentencePredictionMetricsCriterion(SentencePredictionMetricsConfig(**options), task)
     rat = RatCriterion.build_criterion(RatCriterionConfig(tpu=False, **options), task)
     return plain, rat
@@ -154,7 +162,7 @@ def test_the_stock_name_is_taken_over():
 def test_f1_is_that_of_the_label_1_whatever_its_number(binary, order):
     """fairseq numbers MRPC's more frequent label, "1", as class 0."""
     logits, classes = binary
-    task = tiny.Task("classification")
+    task = task_of_two_classes("classification")
     task._label_dictionary = Dictionary()
     for label in order:
         task._label_dictionary.add_symbol(label)

@@ -40,7 +40,7 @@ from adv_plugins_cli.command import UserError, one_line_errors, read_json  # noq
 
 TASKS = {
     "sentence_prediction": "--num-classes {classes} --init-token 0 --shorten-method truncate",
-    "masked_lm": "--sample-break-mode complete --tokens-per-sample 128 --shorten-method truncate",
+    "masked_lm": "--sample-break-mode complete --tokens-per-sample {length} --shorten-method truncate",
 }
 
 
@@ -56,6 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=120, help="(default: %(default)s)")
     parser.add_argument("--block", type=int, default=20, help="updates in a row (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--length", type=int, default=128, help="tokens of masked LM (%(default)s)")
     parser.add_argument("--lr", type=float, default=1e-4, help="(default: %(default)s)")
     parser.add_argument("--tau", type=float, default=0.3, help="--asa-tau (default: %(default)s)")
     parser.add_argument("--clip-norm", type=float, default=0.0, help="(default: %(default)s, none)")
@@ -74,9 +75,11 @@ def make_trainer(arguments: argparse.Namespace, asa: bool, folder: str) -> tuple
     if asa:
         flags[flags.index("--arch") + 1] = "asa_" + flags[flags.index("--arch") + 1]
         criterion = ["--criterion", "asa_criterion", "--asa-tau", str(arguments.tau)]
-    task = TASKS[arguments.task].format(classes=arguments.num_classes).split()
+    task = TASKS[arguments.task].format(
+        classes=arguments.num_classes, length=arguments.length
+    )
     line = [
-        *(str(arguments.data), "--task", arguments.task, *task, *flags, *criterion),
+        *(str(arguments.data), "--task", arguments.task, *task.split(), *flags, *criterion),
         *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--adam-eps", "1e-06"),
         *("--lr", str(arguments.lr), "--lr-scheduler", "fixed", "--weight-decay", "0.01"),
         *("--dropout", "0.1", "--attention-dropout", "0.1", "--clip-norm", str(arguments.clip_norm)),
