@@ -13,7 +13,6 @@ import errno
 import glob
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,7 +125,7 @@ def _begun(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make a file or folder with a name of its own, locked for as long as this process lives."""
     remove_leftovers(target)
     while True:
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+        partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}{PARTIAL}")
         make(partial)
         try:
             descriptor = os.open(partial, os.O_RDONLY)

@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(data, tmp_path, how):
     foreign = tmp_path / "foreign.pt"
     last.rename(foreign)
     with pytest.raises(SystemExit, match=r"foreign.pt: damaged, .*\)$"):
-        train(data, tmp_path / "other", "--finetune-from-model", str(foreign))
+        train(data, tmp_path / "other", "--finetune-from-model", str(foreign), "--max-update", "1")
 
 
 @pytest.mark.parametrize("option", ["--finetune-from-model", "--restore-file"])
@@ -126,7 +126,7 @@ def test_random_weights_are_never_trained_in_place_of_a_checkpoint(data, tmp_pat
         path.mkdir()
         (path / "model.pt").write_bytes(b"")
     with pytest.raises(SystemExit) as error:
-        train(data, tmp_path / "out", option, str(path))
+        train(data, tmp_path / "out", option, str(path), "--max-update", "1")
     reason = "a folder, not a checkpoint" if there else "no such checkpoint"
     assert str(error.value).startswith(f"fairseq-train: error: {option} {path}: {reason}")
 
