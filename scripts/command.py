@@ -3,6 +3,7 @@ which one is at fault."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -25,6 +26,13 @@ OPTIONAL_PACKAGES = (
 
 class UserError(ValueError):
     """The request cannot be fulfilled; the message names the file or the option that is at fault."""
+
+
+def positive(text: str) -> int:
+    """The ``type`` of an option whose value is a whole number of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return int(text)
 
 
 @contextlib.contextmanager
