@@ -73,7 +73,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--arch", default="roberta_base", help="roberta_base or roberta_large")
     parser.add_argument("--layers", type=positive, help="another number of layers")
-    parser.add_argument("--vocabulary", type=positive, default=VOCABULARY, help="words (default: RoBERTa's)")
+    parser.add_argument(
+        "--vocabulary", type=positive, default=VOCABULARY, help="words (default: RoBERTa's)"
+    )
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument("--lengths", "--length", nargs="+", type=positive, default=[128])
     parser.add_argument("--plot", type=Path, help="with several lengths: draw them into this file")

@@ -55,6 +55,8 @@ def one_line_errors(program: str) -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:
             raise
+        with contextlib.suppress(OSError):
+            _flush_output()
         place = f"{error.filename}: " if error.filename is not None else ""
         sys.exit(f"{program}: error: {place}{error.strerror}")
     except ValueError as error:

@@ -30,7 +30,7 @@ from glue_predictions import GlueSets
 from tokenizer_options import add_tokenizer_options, load_encoder, options_of_checkpoint
 from trained_model import TrainedModel, read_trained_model
 
-from fairseq_compat.files import write_text
+from fairseq_compat.files import naming, write_text
 
 if TYPE_CHECKING:
     from binarize import TextEncoder
@@ -290,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_options(arguments)
         with only_output():
             output = (predict_glue if arguments.glue_task else predict_text)(arguments)
-        sys.stdout.write(output)
+        with naming("standard output"):
+            sys.stdout.write(output)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body) - start))
         if state.chunked:
             self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        # Before the client can answer to the headers, and the test go on.
         end = start + state.cuts.pop(0) if state.cuts else len(body)
+        self.end_headers()
         sent = body[start:end]
         if state.chunked:
             last = b"0\r\n\r\n" if end == len(body) else b""
@@ -255,7 +256,8 @@ def test_checkpoint_archive(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "archive", ["tar", "zip", "cut off", "no end", "flipped", "flipped zip", "encrypted", "other content"]
+    "archive",
+    ["tar", "zip", "cut off", "no end", "flipped", "flipped zip", "encrypted", "other content"],
 )
 def test_bad_archives(server: Server, tmp_path: Path, archive: str) -> None:
     """Nothing outside the folder is written, and the message is one line."""

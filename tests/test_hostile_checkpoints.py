@@ -1,11 +1,10 @@
-"""What is checked of a checkpoint before fairseq sees any of it, and of an architecture.json."""
+"""What is checked of a checkpoint before fairseq sees any of it."""
 
 import argparse
 import copy
 import random
 import shutil
 
-import convert_from_hf
 import fairseq_cli.validate
 import plot_attention
 import predict
@@ -18,7 +17,7 @@ from command import UserError
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{index}" for index in range(training.WORDS))]
+PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK]".split() + [f"w{index}" for index in range(training.WORDS)]
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +249,8 @@ def test_a_relative_data_folder_is_found_from_elsewhere(trained, state, tmp_path
     for tool in ("predict", "plot"):
         assert ask(tool, trained, run / "checkpoint_best.pt") == ""
     shutil.rmtree(tmp_path / "project" / "data")
-    assert "name the data's folder with --data-bin" in ask("predict", trained, run / "checkpoint_best.pt")
+    said = ask("predict", trained, run / "checkpoint_best.pt")
+    assert "name the data's folder with --data-bin" in said
     assert "--data gives the folder" in ask("plot", trained, run / "checkpoint_best.pt")
 
 
