@@ -282,3 +282,23 @@ def test_swapped_labels_are_noticed(kind, trained, tmp_path, monkeypatch):
     state["task_state"] = {}
     torch.save(state, checkpoint)
     assert ask("predict", trained, checkpoint) == ""
+
+
+@pytest.mark.parametrize("name", ["_name", "base_criterion"])
+def test_a_criterion_without_a_name_is_one_line(name, trained, state, tmp_path):
+    state["cfg"]["criterion"][name] = {1: 2}
+    torch.save(state, tmp_path / "odd.pt")
+    assert "odd.pt: its configuration is damaged" in ask("strip", trained, tmp_path / "odd.pt")
+
+
+def test_values_nested_without_end_are_one_line(trained, tmp_path):
+    """Such a pickle is a few bytes for each level, and loads without recursion."""
+    levels = 100_000
+    nested = b"]" * levels + b"a" * (levels - 1)
+    model = b"X\x05\x00\x00\x00model}"
+    for content in (nested, b"}(" + model + b"X\x03\x00\x00\x00cfg" + nested + b"u"):
+        # a pickle of its own in torch's old format: magic number, protocol, system, object, no storages
+        head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
+        (tmp_path / "deep.pt").write_bytes(head + b"\x80\x02" + content + b".\x80\x02].")
+        for tool in TOOLS:
+            assert "deep.pt: " in ask(tool, trained, tmp_path / "deep.pt")
