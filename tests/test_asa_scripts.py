@@ -256,3 +256,69 @@ def test_figures(trained, tmp_path, monkeypatch):
         out.unlink()
     with pytest.raises(SystemExit, match="layers 1 to 2"):
         plot_attention.main([*maps, "--layers", "3", f"--out={out}"])
+
+
+def test_plots_refuse_in_one_line(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(plot_attention, "new_figure", lambda *size: None)
+    checkpoint, out = str(trained / "checkpoint_last.pt"), f"--out={tmp_path / 'x.png'}"
+    log = tmp_path / "train.log"
+    log.write_text('{"num_updates": "1", "loss": "1"}\n')
+    (tmp_path / "odd.log").write_text('{"masked_layer1": "many"}\n{"masked_layer1": "0.1"}\n')
+    (tmp_path / "bytes.log").write_bytes(b"\xff\xfe\x00{\n")
+    layers = ["layers", f"a={checkpoint}"]
+    for request, message in (
+        (["history", str(log), out], "no masked_layer in it"),
+        (["history", str(tmp_path / "odd.log"), out], "odd.log: .* is no line of --log-format json"),
+        (["history", str(tmp_path / "bytes.log"), out], "no masked_layer in it"),
+        (["history", str(tmp_path), out], "no such file"),
+        ([*layers, "--split", "none", out], r"split none cannot be read \(--split, --data\)"),
+        ([*layers, "--data", "nowhere", out], "--data gives the folder"),
+        ([*layers, "--batch", "0", out], "--batch 0"),
+        ([*layers, "--seed", "-1", out], "--seed -1"),
+        (["layers", checkpoint, out], "give NAME=CHECKPOINT"),
+        ([*layers, "--out", str(tmp_path)], r"is a folder \(--out\)"),
+        ([*layers, "--out", "/no/such/x.png"], r"no such folder \(--out\)"),
+    ):
+        with pytest.raises(SystemExit, match=message) as caught:
+            plot_attention.main(request)
+        assert "\n" not in str(caught.value.code)
+    # what a killed training was writing is no fault of the log's
+    log.write_text('{"num_updates": "1", "masked_layer1": "0.5"}\n{"num_updates": "2", "masked_la')
+    assert plot_attention.read_history(log) == {"layer1": [(1, 0.5)]}
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit, match="matplotlib is missing: pip install matplotlib"):
+        plot_attention.main(["history", str(log), out])
+
+
+def test_stripping_never_overwrites_and_leaves_nothing_half(trained, tmp_path, monkeypatch):
+    source, target = str(trained / "checkpoint_last.pt"), tmp_path / "plain.pt"
+    target.write_text("mine")
+    with pytest.raises(SystemExit, match="plain.pt: exists already"):
+        strip_adversary.main([source, str(target)])
+    assert target.read_text() == "mine"
+    target.unlink()
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file\nat ...")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(SystemExit, match="plain.pt: cannot be written .PytorchStreamWriter"):
+            strip_adversary.main([source, str(target)])
+    assert not list(tmp_path.iterdir())
+    save = torch.save
+
+    def slow(state, path):
+        save(state, path)
+        target.write_text("another's")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", slow)
+        with pytest.raises(SystemExit, match="exists already; nothing is overwritten"):
+            strip_adversary.main([source, str(target)])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["another's"]
+    with pytest.raises(SystemExit, match="/no/such: no such folder"):
+        strip_adversary.main([source, "/no/such/plain.pt"])

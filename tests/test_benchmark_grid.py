@@ -50,7 +50,7 @@ def grid(tmp_path, monkeypatch, capsys):
 
 def test_each_combination_is_run_once_and_failures_are_lines(grid, tmp_path):
     table, commands, failure = grid("--repeats", "3")
-    assert len(commands) == 4 and failure == "2 of the runs failed"
+    assert len(commands) == 4 and failure == "benchmark_grid.py: error: 2 of the runs failed"
     assert all(command[-2:] == ["--repeats", "3"] for command in commands)
     assert "| **roberta_base, 16 x 128, fp32: plain** | 1.000e+00 | 1000 ms | 1 MiB |" in table
     assert "| rat | 3.000 | 2.50 (2.50 - 2.50) | 2.10 |" in table
@@ -79,3 +79,38 @@ def test_a_precision_of_gpus_is_refused_without_one():
     command = [sys.executable, str(benchmark_grid.SCRIPTS / "benchmark.py"), "--precision", "fp16"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2 and "--precision fp16 needs a GPU" in ended.stderr
+
+
+def test_a_damaged_report_is_named(grid, tmp_path):
+    grid("--lengths", "128")
+    report = tmp_path / "out" / "roberta_base-16x128-fp32.json"
+    for content, message in (("{", "not JSON"), ("[]", "holds a JSON list"), ("{}", "no report of")):
+        report.write_text(content)
+        _, _, failure = grid("--lengths", "128")
+        assert report.name in failure and message in failure
+    (tmp_path / "out" / "options.json").write_bytes(b"\xff")
+    _, _, failure = grid("--lengths", "128")
+    assert "options.json:1: not UTF-8" in failure
+
+
+@pytest.mark.parametrize(
+    "script,options,message",
+    [
+        ("benchmark", ["--arch", "transformer"], "transformer: no architecture of the RoBERTa family"),
+        ("benchmark", ["--length", "9999"], "--length 9999: the models have 512 positions"),
+        ("benchmark", ["--vocabulary", "3"], "--vocabulary 3: at least"),
+        ("benchmark", ["--batch-size", "-1"], "--batch-size: -1: give a whole number of at least 1"),
+        ("benchmark", ["--repeats", "0"], "--repeats: 0: give"),
+        ("benchmark", ["--layers", "0"], "--layers: 0: give"),
+        ("benchmark_grid", ["/dev/null/x"], "/dev/null/x"),
+        ("benchmark_grid", ["out", "--lengths", "x"], "--lengths: x: give"),
+        ("measure_dead_weights", ["nothing"], "nothing: no architecture of the RoBERTa family"),
+        ("measure_dead_weights", ["--length", "513"], "--length 513"),
+        ("measure_dead_weights", ["--updates", "-3"], "--updates: -3: give"),
+    ],
+)
+def test_bad_options_are_one_line(script, options, message, tmp_path):
+    command = [sys.executable, str(benchmark_grid.SCRIPTS / f"{script}.py"), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode in (1, 2) and "Traceback" not in ended.stderr
+    assert message in ended.stderr.splitlines()[-1]

@@ -65,8 +65,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body) - start))
         if state.chunked:
             self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        # Before the client can answer to the headers, and the test go on.
         end = start + state.cuts.pop(0) if state.cuts else len(body)
+        self.end_headers()
         sent = body[start:end]
         if state.chunked:
             last = b"0\r\n\r\n" if end == len(body) else b""

@@ -1,4 +1,4 @@
-"""What is checked of a checkpoint before fairseq sees any of it, and of an architecture.json."""
+"""What is checked of a checkpoint before fairseq sees any of it."""
 
 import argparse
 import copy
@@ -11,20 +11,7 @@ import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-import training
-from adv_plugins_cli import plot as plot_attention
-from adv_plugins_cli import predict
-from adv_plugins_cli import strip as strip_adversary
-from adv_plugins_cli.checkpoints.checkpoint_model import build, model_options
-
-PIECES = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    *(f"w{index}" for index in range(training.WORDS)),
-]
+PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK]".split() + [f"w{index}" for index in range(training.WORDS)]
 
 
 @pytest.fixture(scope="module")
@@ -256,9 +243,8 @@ def test_a_relative_data_folder_is_found_from_elsewhere(trained, state, tmp_path
     for tool in ("predict", "plot"):
         assert ask(tool, trained, run / "checkpoint_best.pt") == ""
     shutil.rmtree(tmp_path / "project" / "data")
-    assert "name the data's folder with --data-bin" in ask(
-        "predict", trained, run / "checkpoint_best.pt"
-    )
+    said = ask("predict", trained, run / "checkpoint_best.pt")
+    assert "name the data's folder with --data-bin" in said
     assert "--data gives the folder" in ask("plot", trained, run / "checkpoint_best.pt")
 
 
@@ -290,3 +276,23 @@ def test_swapped_labels_are_noticed(kind, trained, tmp_path, monkeypatch):
     state["task_state"] = {}
     torch.save(state, checkpoint)
     assert ask("predict", trained, checkpoint) == ""
+
+
+@pytest.mark.parametrize("name", ["_name", "base_criterion"])
+def test_a_criterion_without_a_name_is_one_line(name, trained, state, tmp_path):
+    state["cfg"]["criterion"][name] = {1: 2}
+    torch.save(state, tmp_path / "odd.pt")
+    assert "odd.pt: its configuration is damaged" in ask("strip", trained, tmp_path / "odd.pt")
+
+
+def test_values_nested_without_end_are_one_line(trained, tmp_path):
+    """Such a pickle is a few bytes for each level, and loads without recursion."""
+    levels = 100_000
+    nested = b"]" * levels + b"a" * (levels - 1)
+    model = b"X\x05\x00\x00\x00model}"
+    for content in (nested, b"}(" + model + b"X\x03\x00\x00\x00cfg" + nested + b"u"):
+        # a pickle of its own in torch's old format: magic number, protocol, system, object, no storages
+        head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
+        (tmp_path / "deep.pt").write_bytes(head + b"\x80\x02" + content + b".\x80\x02].")
+        for tool in TOOLS:
+            assert "deep.pt: " in ask(tool, trained, tmp_path / "deep.pt")

@@ -4,8 +4,9 @@ import json
 import shutil
 import sys
 
-import measure_asa_players
 import pytest
+
+import measure_asa_players
 import training
 
 SIZES = training.TINY.split(" --cpu")[0].split()
@@ -30,4 +31,6 @@ def test_it_prints_a_row_for_each_block(tmp_path, monkeypatch, capsys, kind):
         assert float(plain) > 0 and float(loss) > 0 and float(asa_loss) >= 0
         assert 0 < float(masked) < 1 and len(layers.split()) == 2
         # Before the clipping, and each by itself.
-        assert float(model.split()[0]) > 0.1 and 0 < float(adversary.split()[0]) < float(model.split()[0])
+        assert float(model.split()[0]) > 0.1 and 0 < float(adversary.split()[0]) < float(
+            model.split()[0]
+        )

@@ -3,7 +3,10 @@
 import gc
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 
 import fairseq_cli.validate
@@ -478,3 +481,33 @@ def test_bad_requests_name_the_option(official, binary, tmp_path, monkeypatch):
     ):
         with pytest.raises(SystemExit, match=message):
             predict.main([str(model), *own])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full disk at hand")
+def test_output_that_cannot_be_written_is_one_line(official, binary, tmp_path):
+    checkpoint = train(binary, tmp_path / "model", "RTE")
+    (tmp_path / "in").write_text("a\tb\n")
+    request = [str(checkpoint), "--input", str(tmp_path / "in")]
+    request += ["--wordpiece", str(official / "vocabulary")]
+    full = tmp_path / "full"  # a link, so that nothing can happen to the machine's own
+    full.symlink_to("/dev/full")
+    with pytest.raises(SystemExit, match="^predict.py: error: .*/full: No space left on device$"):
+        predict.main([*request, "--output", str(full), "--overwrite"])
+    assert full.is_char_device(), "a device is written to, not replaced"
+    with pytest.raises(SystemExit, match=r"predict.py: error: /proc/out: "):
+        predict.main([*request, "--output", "/proc/out"])
+    command = [sys.executable, predict.__file__, *request]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == (
+        "predict.py: error: standard output: No space left on device"
+    )
+
+
+def test_a_model_of_another_task_is_named(official, tmp_path):
+    data = training.write_data(tmp_path / "bin", "masked-lm")
+    training.train(data, tmp_path, "masked-lm", "masked_lm", "--max-update", "1", arch="roberta")
+    (tmp_path / "in").write_text("a\n")
+    request = [str(tmp_path / "checkpoint_last.pt"), "--input", str(tmp_path / "in")]
+    with pytest.raises(SystemExit, match="predictions of --task masked_lm are not known; known are"):
+        predict.main(request)

@@ -3,6 +3,7 @@ which one is at fault."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -25,6 +26,13 @@ OPTIONAL_PACKAGES = (
 )
 
 
+def positive(text: str) -> int:
+    """The ``type`` of an option whose value is a whole number of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return int(text)
+
+
 @contextlib.contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """Within the context what a user can cure ends the command with one line; the rest is a traceback.
@@ -45,6 +53,8 @@ def one_line_errors(program: str) -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:
             raise
+        with contextlib.suppress(OSError):
+            _flush_output()
         place = f"{error.filename}: " if error.filename is not None else ""
         sys.exit(f"{program}: error: {place}{error.strerror}")
     except ValueError as error:

@@ -33,7 +33,7 @@ from adv_plugins_cli.data.tokenizer_options import (
     load_encoder,
     options_of_checkpoint,
 )
-from fairseq_compat.files import write_text
+from fairseq_compat.files import naming, write_text
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import TextEncoder
@@ -291,7 +291,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_options(arguments)
         with only_output():
             output = (predict_glue if arguments.glue_task else predict_text)(arguments)
-        sys.stdout.write(output)
+        with naming("standard output"):
+            sys.stdout.write(output)
 
 
 if __name__ == "__main__":

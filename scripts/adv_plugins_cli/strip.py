@@ -73,7 +73,8 @@ def plain_config(path: Path, state: dict[str, Any]) -> dict[str, Any] | None:
         return None
     cfg = {name: plain_options(options) for name, options in state["cfg"].items()}
     criterion = section(path, state, "criterion")
-    if not isinstance(criterion.get("_name"), str):
+    named = (criterion.get("_name"), criterion.get("base_criterion") or "auto")
+    if not all(isinstance(name, str) for name in named):
         raise UserError(f"{path}: its configuration is damaged (it names no criterion)")
     cfg["criterion"] = plain_criterion(criterion, task_name(path, state))
     for options in cfg.values():
@@ -90,8 +91,9 @@ def plain_options(options: Any) -> Any:
         return options
     options = dict(options)
     for name in ("_name", "arch"):
-        if str(options.get(name)).startswith(ARCHITECTURES):
-            options[name] = options[name].removeprefix("asa_")
+        arch = options.get(name)
+        if isinstance(arch, str) and arch.startswith(ARCHITECTURES):
+            options[name] = arch.removeprefix("asa_")
     if "user_dir" in options:
         options["user_dir"] = None
     return options
@@ -135,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
     with written_beside(target) as partial:
         try:
             torch.save(state, partial)
-        except RuntimeError as error:  # torch's way to say that the disk is full
+        except RuntimeError as error:  # torch's way to say that the disk is full; nested too deeply
             raise UserError(f"{target}: cannot be written ({str(error).splitlines()[0]})") from error
         if target.exists():  # it has appeared meanwhile
             raise UserError(f"{target}: exists already; nothing is overwritten")

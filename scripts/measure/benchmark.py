@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import platform
 import statistics
 import sys
@@ -36,8 +35,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import adv_plugins  # noqa: E402, F401
-import authors_way  # noqa: E402, F401 - registers the releases' ways
-from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
+from adv_plugins_cli.command import UserError, one_line_errors, positive  # noqa: E402
+from fairseq_compat.files import write_json  # noqa: E402
+from synthetic import (  # noqa: E402
+    VOCABULARY,
+    check_architecture,
+    check_sizes,
+    configure,
+    make_dictionary,
+    make_sample,
+)
 
 METHODS = {
     "plain": "--criterion sentence_prediction",
@@ -62,10 +69,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", default="roberta_base", help="roberta_base or roberta_large")
-    parser.add_argument("--layers", type=int, help="another number of layers")
-    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="words (default: RoBERTa's)")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lengths", "--length", nargs="+", type=int, default=[128])
+    parser.add_argument("--layers", type=positive, help="another number of layers")
+    parser.add_argument(
+        "--vocabulary", type=positive, default=VOCABULARY, help="words (default: RoBERTa's)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=8)
+    parser.add_argument("--lengths", "--length", nargs="+", type=positive, default=[128])
     parser.add_argument("--plot", type=Path, help="with several lengths: draw them into this file")
     parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="write a Chrome trace of one update of each method"
@@ -74,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--recomputed", action="store_true", help="each method with --checkpoint-activations, too"
     )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "fp16", "amp"])
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     arguments = parser.parse_args()
@@ -209,9 +218,7 @@ def measure(
         if arguments.profile:
             write_profile(method, sample, arguments.profile / f"{name}-{length}.json")
     if arguments.methods[0] not in numbers:
-        raise SystemExit(
-            f"{arguments.methods[0]} does not fit: give a smaller --batch-size or --lengths"
-        )
+        raise UserError(f"{arguments.methods[0]} does not fit: give a smaller --batch-size or --lengths")
     for _ in range(arguments.repeats):
         for name, own in numbers.items():
             own["times"].append(measure_time(methods[name], sample))
@@ -263,9 +270,16 @@ def plot(by_length: dict[int, dict[str, dict[str, Any]]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Measure, print a table for each length, write the JSON and the plot."""
-    arguments = parse_arguments()
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print a table for each length, write the JSON and the plot.
+
+    Raises:
+        UserError: the model cannot be built, or does not fit into the memory.
+    """
+    check_sizes(lengths=arguments.lengths, vocabulary=arguments.vocabulary)
+    check_architecture(arguments.arch)
+    if arguments.plot:
+        import matplotlib  # noqa: F401 - missing, it is missing before hours of measuring
     warnings.simplefilter("ignore")  # fairseq and hydra give them by the dozen
     words = make_dictionary(arguments.vocabulary)
     names = list(arguments.methods)
@@ -285,9 +299,16 @@ def main() -> None:
     if arguments.json:
         facts = {key: str(value) for key, value in vars(arguments).items()}
         report = {"arguments": facts, "machine": where, "versions": packages, "lengths": by_length}
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, report)
     if arguments.plot:
         plot(by_length, arguments.plot)
+
+
+def main() -> None:
+    """Run the command line; a fault of the request is one line, not a traceback."""
+    arguments = parse_arguments()
+    with one_line_errors("benchmark.py"):
+        run(arguments)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+# Appended, so that an installed copy wins and a checkout that is not installed works as well.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
 import torch
+
+from adv_plugins_cli.command import UserError, one_line_errors, positive, read_json
+from fairseq_compat.files import write_json, write_text
 
 SCRIPTS = Path(__file__).resolve().parent
 RATIO_COLUMNS = ("FLOPs", "time (min - max)", "memory")
@@ -35,8 +40,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("out_dir", type=Path, help="folder for the results")
     parser.add_argument("--archs", nargs="+", default=["roberta_base", "roberta_large"])
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16, 32])
-    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512])
+    parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[16, 32])
+    parser.add_argument("--lengths", nargs="+", type=positive, default=[128, 512])
     parser.add_argument(
         "--precisions",
         nargs="+",
@@ -54,9 +59,9 @@ def check_folder(folder: Path, options: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "options.json"
     measured = any(each != record for each in folder.glob("*.json"))
-    if measured and json.loads(record.read_text(encoding="utf-8")) != options:
-        raise SystemExit(f"{folder} holds results with other options ({record}): give another folder")
-    record.write_text(json.dumps(options) + "\n", encoding="utf-8")
+    if measured and read_json(record, list) != options:
+        raise UserError(f"{folder} holds results with other options ({record}): give another folder")
+    write_json(record, options)
 
 
 def run(command: list[str], log: Path) -> bool:
@@ -84,7 +89,7 @@ def measure(
         command += ["--precision", precision, *arguments.others]
         if not run(command, arguments.out_dir / f"{name}.log"):
             return None
-    return json.loads(report.read_text(encoding="utf-8"))
+    return read_json(report)
 
 
 def rows(report: dict[str, Any], setting: str) -> list[str]:
@@ -101,9 +106,12 @@ def rows(report: dict[str, Any], setting: str) -> list[str]:
     return found
 
 
-def main() -> None:
-    """Run what is missing, then print and write the table."""
-    arguments = parse_arguments()
+def run_grid(arguments: argparse.Namespace) -> None:
+    """Run what is missing, then print and write the table.
+
+    Raises:
+        UserError: of the folder's files, or that runs failed.
+    """
     check_folder(arguments.out_dir, arguments.others)
     lines = ["| | " + " | ".join(RATIO_COLUMNS) + " |", "| --- |" + " ---: |" * len(RATIO_COLUMNS)]
     machines, failed = set(), 0
@@ -116,8 +124,14 @@ def main() -> None:
             failed += 1
             lines.append(f"| **{setting}** | failed: see its .log | | |")
             continue
-        machines.add(f"{report['machine']}, {report['versions']}")
-        lines += rows(report, setting)
+        try:
+            machines.add(f"{report['machine']}, {report['versions']}")
+            lines += rows(report, setting)
+        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            name = f"{arch}-{batch}x{length}-{precision}.json"
+            raise UserError(
+                f"{arguments.out_dir / name}: no report of benchmark.py; delete it to measure again"
+            ) from error
     lines += ["", *sorted(machines)]
     if torch.cuda.is_available():
         log = arguments.out_dir / "dead-weights.log"
@@ -126,10 +140,17 @@ def main() -> None:
         written = log.read_text(encoding="utf-8").splitlines()
         lines += ["", *(line for line in written if line.startswith("|"))]
     text = "\n".join(lines) + "\n"
-    (arguments.out_dir / "table.md").write_text(text, encoding="utf-8")
+    write_text(arguments.out_dir / "table.md", text)
     print(text)
     if failed:
-        raise SystemExit(f"{failed} of the runs failed")
+        raise UserError(f"{failed} of the runs failed")
+
+
+def main() -> None:
+    """Run the command line; a fault of the request is one line, not a traceback."""
+    arguments = parse_arguments()
+    with one_line_errors("benchmark_grid.py"):
+        run_grid(arguments)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
 from fairseq.examples.roberta import multiprocessing_bpe_encoder
 
-from adv_plugins_cli.data.binarize import Gpt2Bpe, Indices, load_dictionary, write_split
+from adv_plugins_cli.command import UserError, one_line_errors, positive
 from adv_plugins_cli.data.glue_format import TASKS, read_split
-from adv_plugins_cli.data.write_task import BATCH_SIZE
+
+if TYPE_CHECKING:
+    from adv_plugins_cli.data.binarize import Indices  # which needs an extra
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,8 +40,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", nargs="+", choices=list(TASKS), required=True)
     parser.add_argument("--bpe-dir", type=Path, required=True)
     parser.add_argument("--split", default="train", choices=["train", "valid", "test", "all"])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
     return parser.parse_args(argv)
 
 
@@ -53,7 +56,7 @@ def collect_texts(glue_dir: Path, names: Sequence[str], split: str) -> list[str]
                     data = read_split(path, TASKS[name], test=kind == "test")
                     texts += [text for column in data.inputs for text in column]
     if not texts:
-        sys.exit("compare_bpe_speed.py: error: no such files in --glue-dir")
+        raise UserError(f"{glue_dir}: none of the files of {', '.join(names)} in it (--glue-dir)")
     return texts
 
 
@@ -77,6 +80,9 @@ def fairseq_encode(bpe_dir: Path, source: Path, target: Path, workers: int) -> N
 
 def our_encode(bpe_dir: Path, source: Path) -> tuple[list[Indices], int]:
     """Return the indices of every line of a text file, and the dictionary's size."""
+    from adv_plugins_cli.data.binarize import Gpt2Bpe
+    from adv_plugins_cli.data.write_task import BATCH_SIZE
+
     encoder = Gpt2Bpe(bpe_dir)
     with source.open(encoding="utf-8") as handle:
         texts = [line.strip() for line in handle]
@@ -88,6 +94,8 @@ def our_encode(bpe_dir: Path, source: Path) -> tuple[list[Indices], int]:
 
 def our_encode_and_write(bpe_dir: Path, source: Path, folder: Path) -> None:
     """The whole way from text to the files that training reads."""
+    from adv_plugins_cli.data.binarize import write_split
+
     sequences, size = our_encode(bpe_dir, source)
     write_split(folder, "train", sequences, size)
 
@@ -101,6 +109,8 @@ def seconds(action: Callable[[], object]) -> float:
 
 def count_differences(bpe_dir: Path, encoded: Path, source: Path) -> tuple[int, int]:
     """Compare with fairseq's output, mapped by its Dictionary: (differing lines, tokens)."""
+    from adv_plugins_cli.data.binarize import load_dictionary
+
     dictionary = load_dictionary(bpe_dir / "dict.txt")
     lines = encoded.read_text("utf-8").split("\n")[:-1]
     ours, _ = our_encode(bpe_dir, source)
@@ -119,9 +129,15 @@ def describe(name: str, times: list[float], sentences: int) -> float:
     return median
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the comparison; exits with an error when the indices differ."""
-    arguments = parse_arguments(argv)
+def run(arguments: argparse.Namespace) -> None:
+    """Run the comparison.
+
+    Raises:
+        UserError: a file is missing or not as it should be; the indices differ.
+    """
+    from adv_plugins_cli.data.binarize import Gpt2Bpe
+
+    Gpt2Bpe(arguments.bpe_dir)  # what is wrong with it is said before anything is measured
     texts = collect_texts(arguments.glue_dir, arguments.task, arguments.split)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -147,8 +163,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"fairseq / ours: {medians[0] / medians[1]:.1f} to indices, ", end="")
     print(f"{medians[0] / medians[2]:.1f} to finished files")
     if differing:
-        sys.exit(f"compare_bpe_speed.py: error: {differing} of {len(texts)} sentences differ")
+        raise UserError(f"{differing} of {len(texts)} sentences differ")
     print("indices identical: yes")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a fault of the request is one line, not a traceback."""
+    arguments = parse_arguments(argv)
+    with one_line_errors("compare_bpe_speed.py"):
+        run(arguments)
 
 
 if __name__ == "__main__":

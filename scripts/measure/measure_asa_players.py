@@ -75,9 +75,7 @@ def make_trainer(arguments: argparse.Namespace, asa: bool, folder: str) -> tuple
     if asa:
         flags[flags.index("--arch") + 1] = "asa_" + flags[flags.index("--arch") + 1]
         criterion = ["--criterion", "asa_criterion", "--asa-tau", str(arguments.tau)]
-    task = TASKS[arguments.task].format(
-        classes=arguments.num_classes, length=arguments.length
-    )
+    task = TASKS[arguments.task].format(classes=arguments.num_classes, length=arguments.length)
     line = [
         *(str(arguments.data), "--task", arguments.task, *task.split(), *flags, *criterion),
         *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--adam-eps", "1e-06"),

@@ -27,7 +27,15 @@ fairseq_compat.install()
 from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
 
-from synthetic import VOCABULARY, configure, make_dictionary, make_sample  # noqa: E402
+from adv_plugins_cli.command import one_line_errors, positive  # noqa: E402
+from synthetic import (  # noqa: E402
+    VOCABULARY,
+    check_architecture,
+    check_sizes,
+    configure,
+    make_dictionary,
+    make_sample,
+)
 
 PRECISIONS = ["fp32", "fp16", "memory-efficient-fp16", "amp"]
 
@@ -48,9 +56,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("architectures", nargs="*", default=["roberta_base"])
     parser.add_argument("--train", metavar="PRECISION", choices=PRECISIONS, help=str(PRECISIONS))
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--updates", type=int, default=5)
+    parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument("--length", type=positive, default=128)
+    parser.add_argument("--updates", type=positive, default=5)
     arguments = parser.parse_args()
     if arguments.train in ("fp16", "amp") and not torch.cuda.is_available():
         parser.error(f"--train {arguments.train} needs a GPU: give memory-efficient-fp16 or fp32")
@@ -110,8 +118,15 @@ def measure(architecture: str, arguments: argparse.Namespace) -> list[str]:
     return measure_training(trainer, arguments) if arguments.train else measure_size(trainer)
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and print the table.
+
+    Raises:
+        UserError: naming what is no architecture, or too long.
+    """
+    check_sizes(lengths=[arguments.length])
+    for architecture in arguments.architectures:
+        check_architecture(architecture)
     warnings.simplefilter("ignore")  # fairseq and hydra give them by the dozen
     stock = [measure(architecture, arguments) for architecture in arguments.architectures]
     gc.collect()
@@ -129,6 +144,13 @@ def main() -> None:
         for label, row in (("with", stock[index]), ("without", measure(architecture, arguments))):
             print(f"| {architecture} | {label} |", " | ".join(row), "|")
             gc.collect()
+
+
+def main() -> None:
+    """Run the command line; a fault of the request is one line, not a traceback."""
+    arguments = parse_arguments()
+    with one_line_errors("measure_dead_weights.py"):
+        run(arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ To be imported after ``fairseq_compat.install()``.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,11 @@ from fairseq import options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
+from adv_plugins_cli.command import UserError
+
 VOCABULARY = 50265  # of the published RoBERTa models
+SMALLEST_VOCABULARY = 10  # fairseq's own symbols, <mask>, and something to draw from
+POSITIONS = 512
 PRECISION = {
     "fp32": "",
     "tf32": "",
@@ -21,6 +26,32 @@ PRECISION = {
     "memory-efficient-fp16": "--memory-efficient-fp16 --fp16-init-scale 4",
     "amp": "--amp",
 }
+
+
+def check_sizes(*, lengths: Sequence[int] = (), vocabulary: int = VOCABULARY) -> None:
+    """Refuse what the models cannot read.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for length in lengths:
+        if length > POSITIONS:
+            raise UserError(f"--length {length}: the models have {POSITIONS} positions")
+    if vocabulary < SMALLEST_VOCABULARY:
+        raise UserError(f"--vocabulary {vocabulary}: at least {SMALLEST_VOCABULARY}")
+
+
+def check_architecture(arch: str) -> None:
+    """Refuse what is no RoBERTa.
+
+    Raises:
+        UserError: it is not known here.
+    """
+    from fairseq.models import ARCH_MODEL_REGISTRY
+    from fairseq.models.roberta import RobertaModel
+
+    if not issubclass(ARCH_MODEL_REGISTRY.get(arch, object), RobertaModel):
+        raise UserError(f"{arch}: no architecture of the RoBERTa family (as roberta_base)")
 
 
 def configure(arch: str, precision: str, others: str) -> Any:
@@ -31,11 +62,12 @@ def configure(arch: str, precision: str, others: str) -> Any:
     """
     line = (
         f"no-data --task sentence_prediction --num-classes 2 --arch {arch} --optimizer adam --lr 1e-5 "
-        f"--max-positions 512 --seed 1 {PRECISION[precision]} {others}"
+        f"--max-positions {POSITIONS} --seed 1 {PRECISION[precision]} {others}"
     )
     if not torch.cuda.is_available():
         line += " --cpu"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    check_architecture(arch)
     parser = options.get_training_parser()
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, shlex.split(line)))
 
