@@ -79,7 +79,7 @@ def test_every_method_hears_the_segments(float64, kind, criterion, recomputed):
             for index, layer in enumerate(model.encoder.sentence_encoder.layers):
                 model.encoder.sentence_encoder.layers[index] = checkpoint_wrapper(layer)
         torch.manual_seed(5)
-        loss, _, log = tiny.criterion(criterion, kind, **METHODS[criterion])(model, pairs(kind))
+        loss, _, _log = tiny.criterion(criterion, kind, **METHODS[criterion])(model, pairs(kind))
         loss.backward()
         found.append((loss, tiny.gradients(model)))
     (loss, ours), (expected, theirs) = found

@@ -1,5 +1,6 @@
 """Converted models compute in fairseq what they compute in transformers, both ways."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ SENTENCES = [
     "He said: 'never again', then did it again and again until the café closed at 10 p.m.",
     "No.",
 ]
-PAIRS = [*zip(SENTENCES, SENTENCES[1:]), (SENTENCES[-1], SENTENCES[0])]
+PAIRS = [*itertools.pairwise(SENTENCES), (SENTENCES[-1], SENTENCES[0])]
 FAMILIES = ("roberta", "xlm-roberta", "camembert", "bert")
 SIZES = dict(
     hidden_size=16,

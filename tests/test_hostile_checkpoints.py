@@ -11,6 +11,12 @@ import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
+import training
+from adv_plugins_cli import plot as plot_attention
+from adv_plugins_cli import predict
+from adv_plugins_cli import strip as strip_adversary
+from adv_plugins_cli.checkpoints.checkpoint_model import build, model_options
+
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK]".split() + [f"w{index}" for index in range(training.WORDS)]
 
 
@@ -155,7 +161,7 @@ def test_options_that_are_not_known_do_not_reach_fairseq(trained, state):
     vars(state["cfg"]["model"])["character_filters"] = "1/0"
     found = model_options(trained / "x.pt", state)
     assert "character_filters" not in found and found["encoder_layers"] == 2
-    model, task = build(trained / "x.pt", state, trained / "bin")
+    model, _task = build(trained / "x.pt", state, trained / "bin")
     assert not hasattr(model.args, "character_filters") and not model.training
 
 

@@ -19,9 +19,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Appended, so that an installed copy wins and a checkout that is not installed works as well.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
 import torch
 
 from adv_plugins_cli.command import UserError, one_line_errors, positive, read_json

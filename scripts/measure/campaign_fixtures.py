@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
+import itertools
 import json
 import os
 import pickle
@@ -142,7 +143,7 @@ def _write_sources(made: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     made.mkdir(parents=True, exist_ok=True)
     (made / "text.txt").write_text("\n".join(texts[:20]) + "\n\n" + "\n".join(texts[20:]) + "\n")
-    (made / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts, texts[1:])))
+    (made / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in itertools.pairwise(texts)))
     _write_glue(made / "glue")
     _write_tasks(made / "tasks")
     _write_hf(made / "hf", texts)
