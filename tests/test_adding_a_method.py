@@ -50,7 +50,8 @@ def test_fairseq_train_trains_with_it(folder):
 def test_its_proof_holds_and_fails_for_another_factor(folder, right):
     if not right:
         method = folder / "my_methods" / "rdrop.py"
-        assert (text := method.read_text("utf-8")).count("self.alpha / 2") == 1
+        text = method.read_text("utf-8")
+        assert text.count("self.alpha / 2") == 1
         method.write_text(text.replace("self.alpha / 2", "self.alpha"), "utf-8")
     done = run([sys.executable, "-m", "pytest", "-q", "test_rdrop.py"], folder)
     assert ("1 passed" if right else "1 failed") in done.stdout, (done.stdout + done.stderr)[-2000:]
