@@ -227,9 +227,7 @@ class Step:
         comparison's gradient for the first; then each is run again to receive its own."""
         first = self._run(passes[0], features=features, last=len(passes) == 1)
         postponed = [
-            Postponed(
-                lambda last, each=each: self._run(each, features=features, last=last), self._device
-            )
+            Postponed(lambda last, each=each: self._run(each, features=features, last=last), self._device)
             for each in passes[1:]
         ]
         leaves = [

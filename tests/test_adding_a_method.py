@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 import training
 
 PAGE = (training.ROOT / "docs" / "adding-a-method.md").read_text("utf-8")
@@ -68,7 +69,7 @@ def test_the_runners_know_its_name(folder):
     assert done.returncode == 0, said[-2000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("fairseq-train ")]
     assert "--criterion rdrop_criterion" in line and "--rdrop-weight 0.5" in line
-    assert f"--user-dir {folder / 'my_methods'} " in line
+    assert re.search(r"--user-dir \S*my_methods ", line)
     assert "plain" in said.replace(line, "")
 
     listed = run(

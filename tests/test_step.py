@@ -1,9 +1,9 @@
 """What a step does for a method that only says which passes it makes."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from adv_plugins.step import Pass, Step
 
 WEIGHT = 0.7

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEAD = "| | operations (A) | time (A) |"
-LINE = "Description"  # of a PNG's texts the one that holds the rows
+ROWS = "Description"  # of a PNG's texts the one that holds the rows
 PLAIN = "plain"
 # Dark and light of one blue for ours, grey for the releases.
 OURS, OURS_TIME, RELEASE, RELEASE_TIME = "#9ecae1", "#2171b5", "#d9d9d9", "#7f7f7f"
@@ -102,7 +102,7 @@ def draw(costs: list[Cost], target: Path) -> None:
     labels = ["operations", "time: median, min - max", "the authors' way: operations", "time"]
     axes.legend(keys, labels, loc="center right", bbox_to_anchor=(1, 0.4), fontsize=9, edgecolor=GRID)
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=130, metadata={LINE: json.dumps(costs), "Software": None})
+    figure.savefig(target, dpi=130, metadata={ROWS: json.dumps(costs), "Software": None})
     pyplot.close(figure)
 
 
