@@ -26,6 +26,15 @@ class BasePass(NamedTuple):
         sentence."""
         return total * self.sample_size / self.logging["nsentences"]
 
+    def mean_of(self, passes: int) -> "BasePass":
+        """What each of the passes is that were made as one batch, on average; without logits. In
+        training all that a base logs is sums over the batch."""
+        logging = {
+            key: value // passes if isinstance(value, int) else value / passes
+            for key, value in self.logging.items()
+        }
+        return BasePass(self.loss.detach() / passes, self.sample_size // passes, logging)
+
 
 def counted(logits: Tensor, counts: Tensor) -> Tensor:
     """The (..., C) logits as rows, of which those that do not count are one certain prediction.

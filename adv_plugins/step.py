@@ -67,12 +67,14 @@ Compare = Callable[[List[Ran]], Tensor]
 class Compared(NamedTuple):
     """Passes and their comparison.
 
-    passes: in their order; together, as one, if they were one batch. loss: sum of their losses; parts:
-    of the comparison; value: the objective. All three without gradient. term: a scalar whose backward,
-    with the gradients that the step keeps, is that of the objective.
+    passes: in their order; together, as one, if they were one batch. first: the first one, or the mean
+    of those that were one batch, to log. loss: sum of their losses; parts: of the comparison; value: the
+    objective. All three without gradient. term: a scalar whose backward, with the gradients that the
+    step keeps, is that of the objective.
     """
 
     passes: List[Ran]
+    first: BasePass
     loss: Tensor
     parts: Tensor
     value: Tensor
@@ -198,23 +200,25 @@ class Step:
         return Ran(base, (base.logits, *states), inside)
 
     def _are_one_batch(self, passes: Sequence[Pass]) -> bool:
-        """Whether they differ by their deltas and dropout masks alone."""
+        """Whether they differ by their deltas (all have some, or none) and dropout masks alone."""
         return not drops_layers(self.module) and all(
-            each.deltas is not None
+            (each.deltas is None) == (passes[0].deltas is None)
             and each.dropout is None
             and each.within is None
             and each.weight == passes[0].weight
+            and not each.write
             for each in passes
         )
 
     def _compare_joined(self, passes: Sequence[Pass], compare: Compare, weight: float) -> Compared:
         """All passes as one of a larger batch."""
         deltas = [torch.cat(calls) for calls in zip(*(each.deltas or () for each in passes))]
-        with perturbed(self.embedding, deltas):
+        with perturbed(self.embedding, deltas) if deltas else nullcontext():
             whole = self.criterion.run_base(self.model, repeat_sample(self.sample, len(passes)))
         parts = compare([Ran(whole, (each,), None) for each in whole.logits.chunk(len(passes))])
         term = passes[0].weight * whole.loss + weight * parts.sum()
-        return _compared([Ran(whole, (whole.logits,), None)], parts, term)
+        joined = _compared([Ran(whole, (whole.logits,), None)], parts, term)
+        return joined._replace(first=joined.first.mean_of(len(passes)))
 
     def _compare_in_turn(
         self, passes: Sequence[Pass], compare: Compare, weight: float, features: bool
@@ -249,7 +253,7 @@ class Step:
                 again = Ran(_without_graph(again.base), (), again.inside)
             ran.append(again)
         loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
-        return Compared(ran, loss, parts, value, term)
+        return Compared(ran, ran[0].base, loss, parts, value, term)
 
     def compare_forked(
         self,
@@ -301,7 +305,7 @@ class Step:
         clean, states = postponed.again(True)
         term = clean.loss + delivered([clean.logits, *states], gradients)
         loss = clean.loss.detach()
-        return Compared([Ran(clean, (), None)], loss, parts, loss + weight * parts, term)
+        return Compared([Ran(clean, (), None)], clean, loss, parts, loss + weight * parts, term)
 
     def finish(self, first: BasePass, term: Tensor, value: Tensor, **meters: Tensor) -> Any:
         """What a criterion returns: fairseq's triple (loss, sample size, logging output).
@@ -321,7 +325,7 @@ class Step:
 
 def _compared(ran: List[Ran], parts: Tensor, term: Tensor) -> Compared:
     loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
-    return Compared(ran, loss, parts.detach(), term.detach(), term)
+    return Compared(ran, ran[0].base, loss, parts.detach(), term.detach(), term)
 
 
 def _without_graph(base: BasePass) -> BasePass:
