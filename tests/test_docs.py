@@ -117,6 +117,13 @@ def fairseq_options():
     return known | set(OPTION.findall(every)) | {"--separator-token"}
 
 
+def known_tasks():
+    """Task -> fairseq's task of it."""
+    (table,) = ROOT.rglob("tasks.tsv")
+    lines = [line.split("\t") for line in table.read_text("utf-8").splitlines() if line[:1] != "#"]
+    return {cells[0]: cells[1] for cells in lines[1:] if cells[0] != "demo"}
+
+
 def choose(options, words):
     """The options of the command that the words begin with."""
     key = tuple(words[: 2 if words[0] in SUBCOMMANDS else 1])
@@ -170,6 +177,22 @@ def test_commands_that_can_be_pasted_parse(cli, monkeypatch, name):
         except SystemExit:
             pytest.fail(f"{shlex.join(words)}: {said.getvalue()}")
         pytest.fail(f"{shlex.join(words)}: was not parsed by argparse")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tasks_and_methods_of_commands_exist(name):
+    methods = {"plain", "rdrop", *METHODS}  # rdrop: see test_adding_a_method.py
+    for words in block_commands(PAGES[name]):
+        program, *rest = words
+        if program.startswith("examples/tasks/"):
+            assert rest[0] in methods, words
+        if program != "adv-plugins" or rest[0] not in ("finetune", "compare", "preprocess"):
+            continue
+        command, *rest = rest
+        named = rest[: next(number for number, word in enumerate(rest) if word.startswith("-"))]
+        if command == "finetune":
+            assert named.pop() in methods, words
+        assert named and set(named) <= {*known_tasks(), "GLUE"}, words
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -313,9 +336,7 @@ def test_the_tables_of_options_are_those_of_the_criterions(name):
 
 
 def test_the_table_of_tasks_names_each():
-    (table,) = ROOT.rglob("tasks.tsv")
-    lines = [line.split("\t") for line in table.read_text("utf-8").splitlines() if line[:1] != "#"]
-    known = {cells[0]: cells[1] for cells in lines[1:] if cells[0] != "demo"}
+    known = known_tasks()
     section_of_tasks = section(PAGES["docs/recipes-and-data.md"], "## The tasks")
     named = {}
     for kind, tasks in list(rows(section_of_tasks))[2:]:
