@@ -97,7 +97,7 @@ def test_pre_training_command_is_the_papers(tmp_path, capsys):
         ([start, "--batch=30"], "does not divide"),
         ([start, "--", "--criterion", "masked_lm"], "give --method plain"),
     ):
-        with pytest.raises(SystemExit, match=rf"^pretrain.py: error: .*{message}"):
+        with pytest.raises(SystemExit, match=rf"^adv-plugins pretrain: error: .*{message}"):
             pretrain.main([*options, *request])
 
 

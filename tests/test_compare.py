@@ -170,7 +170,7 @@ def test_the_statistics():
 def test_bad_requests_name_the_knob(own, message, data, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "execute", lambda *_: pytest.fail("something was trained"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match=f"^compare.py: error: .*{message}") as error:
+    with pytest.raises(SystemExit, match=f"^adv-plugins compare: error: .*{message}") as error:
         compare.main(request(tmp_path, *own))
     assert "\n" not in str(error.value)
 

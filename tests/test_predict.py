@@ -491,16 +491,16 @@ def test_output_that_cannot_be_written_is_one_line(official, binary, tmp_path):
     request += ["--wordpiece", str(official / "vocabulary")]
     full = tmp_path / "full"  # a link, so that nothing can happen to the machine's own
     full.symlink_to("/dev/full")
-    with pytest.raises(SystemExit, match="^predict.py: error: .*/full: No space left on device$"):
+    with pytest.raises(SystemExit, match="^adv-plugins predict: error: .*/full: No space left on device$"):
         predict.main([*request, "--output", str(full), "--overwrite"])
     assert full.is_char_device(), "a device is written to, not replaced"
-    with pytest.raises(SystemExit, match=r"predict.py: error: /proc/out: "):
+    with pytest.raises(SystemExit, match=r"adv-plugins predict: error: /proc/out: "):
         predict.main([*request, "--output", "/proc/out"])
     command = [sys.executable, predict.__file__, *request]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == (
-        "predict.py: error: standard output: No space left on device"
+        "adv-plugins predict: error: standard output: No space left on device"
     )
 
 

@@ -516,7 +516,7 @@ def test_bad_places_are_one_line(out, official, vocabulary, tmp_path):
     target = place / "x" if out == "below a file" else place
     source = tmp_path if out == "no file of text" else official / "TNEWS" / "train.json"
     request = [str(source), "--wordpiece", str(vocabulary), "--valid-share", "0.5"]
-    with pytest.raises(SystemExit, match=r"^preprocess_text.py: error: [^\n]+$") as ended:
+    with pytest.raises(SystemExit, match=r"^adv-plugins preprocess-text: error: [^\n]+$") as ended:
         preprocess_text.main([*request, "--out-dir", str(target), "--overwrite"])
     assert str(tmp_path) in ended.value.code
     assert next(path for path in tmp_path.rglob("*") if path.is_file()).read_text() == "mine"

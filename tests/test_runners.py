@@ -283,5 +283,5 @@ def test_bad_requests_are_refused_before_anything_is_run(own, arguments, message
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(runs, "run_in_foreground", lambda *_, **__: pytest.fail("something was run"))
-    with pytest.raises(SystemExit, match=f"^finetune.py: error: .*{message}"):
+    with pytest.raises(SystemExit, match=f"^adv-plugins finetune: error: .*{message}"):
         finetune.main([*own, *arguments])

@@ -185,7 +185,8 @@ class Subject:
             raise RuntimeError(f"failed: exit code {process.exitcode}")
 
     def start(self, folder: Path, death: Death | None, count: Path | None = None) -> Any:
-        line = f"{TRAINING} {CRITERIONS[self.name]} --save-dir {folder} --user-dir {fairseq_compat.user_dir()}"
+        line = f"{TRAINING} {CRITERIONS[self.name]} --save-dir {folder} "
+        line += f"--user-dir {fairseq_compat.user_dir()}"
         arguments = [str(self.data / "RTE-bin"), *line.split()]
         counted = None if count is None else str(count)
         process = self.context.Process(target=train, args=(arguments, str(folder), death, counted))

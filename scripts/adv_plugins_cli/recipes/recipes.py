@@ -123,7 +123,8 @@ class Recipe:
     """A row of ``recipes.tsv`` with its task's row of ``tasks.tsv``; numbers stay text.
 
     criterion: of the method, None for the task's own; adversaries: whether the architecture needs ASA's;
-    user_dir: the package that knows the method; workers: that share an update, as the batch is one's.
+    user_dir: the package that knows the method; has_row: whether the table has one of it; workers: that
+    share an update, as the batch is one's.
     """
 
     task: str
@@ -142,6 +143,7 @@ class Recipe:
     criterion: str | None = None
     adversaries: bool = False
     user_dir: Path | None = None
+    has_row: bool = True
     workers: int = 1
 
     def command(
@@ -245,6 +247,7 @@ def get_recipe(task: str, method: str, user_dir: Path | None = None) -> Recipe:
         method=method,
         source=f"plain fine-tuning's row of {task}, and the method's own options",
         flags=f"{plain.flags} {facts.flags}".strip(),
+        has_row=False,
     )
     return dataclasses.replace(
         found, criterion=facts.criterion, adversaries=facts.adversaries, user_dir=user_dir
