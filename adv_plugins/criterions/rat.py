@@ -76,7 +76,7 @@ class RatCriterionConfig(AsaAdditionConfig):
     title="R-AT, regularized adversarial training",
     paper="Ni et al., Findings of EMNLP 2022",
     address="https://github.com/IKMLab/R-AT",
-    summary="gradient step in embedding space, then K passes there, with masks of their own, that must agree",
+    summary="gradient step in embedding space, then K passes there, with their own masks, that must agree",
     passes="1 + K",
 )
 @register_criterion("rat_criterion", dataclass=RatCriterionConfig)
