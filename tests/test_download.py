@@ -288,7 +288,7 @@ def test_bad_archives(server: Server, tmp_path: Path, archive: str) -> None:
     else:
         body, message = tar_bytes({"other/model.pt": "x"}), "not in the archive"
     server.files[path] = body
-    with pytest.raises(SystemExit, match=rf"^download\.py: error: .*{message}"):
+    with pytest.raises(SystemExit, match=rf"^adv-plugins download: error: .*{message}"):
         download.main([package, "--out-dir", str(out_dir), "--base-url", server.url])
     assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert not list(tmp_path.rglob("*.unpacked"))
@@ -307,7 +307,7 @@ def test_bad_addresses_and_a_missing_package_are_one_line(
 ) -> None:
     request = ["WNUT-17", "--out-dir", str(tmp_path), "--base-url"]
     for url in ("nowhere", "ftp://x", "http://["):
-        with pytest.raises(SystemExit, match=r"^download\.py: error: .*no address"):
+        with pytest.raises(SystemExit, match=r"^adv-plugins download: error: .*no address"):
             download.main([*request, url])
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(SystemExit, match="requests is missing: pip install requests"):

@@ -42,11 +42,11 @@ def test_a_recipe_runs_from_raw_text_to_its_result_file(tmp_path, real_data):
         (tmp_path / "RTE" / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     tiny = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
     request = (
-        f"RTE rat --glue-dir {tmp_path} --bpe-dir {real_data / 'gpt2_bpe'} --data-bin {tmp_path}/bin "
+        f"RTE rat --data-dir {tmp_path} --bpe-dir {real_data / 'gpt2_bpe'} --data-bin {tmp_path}/bin "
         f"--save-dir {tmp_path}/run --from-scratch --arch roberta -- {tiny} "
         "--encoder-attention-heads 2 --max-epoch 1 --cpu --num-workers 0"
     )
-    command = [sys.executable, str(training.ROOT / "examples" / "finetune.py"), *request.split()]
+    command = [sys.executable, "-m", "adv_plugins_cli", "finetune", *request.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -92,9 +92,8 @@ def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
 
 def test_the_demo_ends_with_its_table(tmp_path):
     """Two methods, one seed, cut short; a second call trains nothing again."""
-    demo = training.ROOT / "examples" / "demo" / "run.py"
-    command = [sys.executable, str(demo), "--out-dir", str(tmp_path), "--methods", "plain", "rapt"]
-    command += ["--seeds", "1", "--epochs", "1"]
+    command = [sys.executable, "-m", "adv_plugins_cli", "demo", "--out-dir", str(tmp_path)]
+    command += ["--methods", "plain", "rapt", "--seeds", "1", "--epochs", "1"]
     for trained in ("training 2 models", "training 0 models"):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
@@ -108,7 +107,7 @@ def test_the_benchmark_counts_what_the_method_costs(tmp_path):
     request += (
         " --methods plain freelb-3 freelb-release rat-sequential rat-release rapt-1 asa asa-release"
     )
-    command = [sys.executable, str(training.ROOT / "scripts" / "benchmark.py"), *request.split()]
+    command = [sys.executable, str(training.ROOT / "scripts" / "measure" / "benchmark.py"), *request.split()]
     command += ["--json", str(report), "--plot", str(tmp_path / "plot.png")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

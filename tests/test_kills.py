@@ -1,4 +1,4 @@
-"""A short campaign of kills at chosen points; ``scripts/campaign_kills.py`` is the long one."""
+"""A short campaign of kills at chosen points; ``scripts/measure/campaign_kills.py`` is the long one."""
 
 import pytest
 

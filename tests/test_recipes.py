@@ -215,7 +215,7 @@ def request(*arguments):
 
 def test_a_missing_checkpoint_stops_it_before_anything_else(tmp_path):
     with pytest.raises(recipes.RecipeError, match=r"no such checkpoint \(--checkpoint\)"):
-        request("RTE", "rat", "--checkpoint", str(tmp_path / "model.pt"), "--glue-dir", "nowhere")
+        request("RTE", "rat", "--checkpoint", str(tmp_path / "model.pt"), "--data-dir", "nowhere")
 
 
 def test_training_from_scratch_has_to_be_asked_for(capsys):
@@ -230,7 +230,7 @@ def test_training_from_scratch_has_to_be_asked_for(capsys):
         (("RTT", "rat"), "unknown task 'RTT': choose one of CoLA"),
         (("RTE", "ratt"), "unknown method 'ratt': choose one of plain, rat"),
         (("RTE", "rat", "--data-bin", "nowhere"), "give --data-bin with the preprocessed data"),
-        (("RTE", "rat", "--data-bin", "nowhere", "--glue-dir", "no"), "--glue-dir must hold"),
+        (("RTE", "rat", "--data-bin", "nowhere", "--data-dir", "no"), "--data-dir must hold"),
     ],
 )
 def test_bad_requests_name_the_knob(arguments, message):

@@ -95,7 +95,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(tmp_path):
 RUNNER = """
 import sys
 from pathlib import Path
-import children, runs
+from adv_plugins_cli.recipes import children, runs
 children.terminate_by_exception()
 child = "import os, time; print('training', os.getpid(), flush=True); time.sleep(90)"
 runs.run_in_foreground([sys.executable, "-c", child], Path(sys.argv[1]))
@@ -230,7 +230,7 @@ def test_a_stopped_run_is_continued_with_its_own_settings_only(own, tmp_path, mo
     assert not (out / runs.RESULT).exists()
     with pytest.raises(SystemExit, match=r"other settings \(--lr 1e-3 -> 1e-4\).*--start-over"):
         finetune.main([*own, "--", *flags, "--lr", "1e-4"])
-    with pytest.raises(SystemExit, match=r"finetune\.py: error: -- --disable-validation"):
+    with pytest.raises(SystemExit, match=r"adv-plugins finetune: error: -- --disable-validation"):
         finetune.main([*own, "--", *flags, "--disable-validation"])
     assert len(seen) == 1
     assert finetune.main([*own, "--", *flags, "--log-format", "simple"]) == 0
