@@ -47,7 +47,7 @@ def line_of(command, *arguments):
     with pytest.raises(SystemExit) as error:
         command.main(list(map(str, arguments)))
     line = str(error.value)
-    assert line.startswith(f"{command.__name__}.py: error: ") and "\n" not in line
+    assert line.startswith("adv-plugins convert ") and ": error: " in line and "\n" not in line
     return line
 
 

@@ -107,7 +107,11 @@ def test_the_benchmark_counts_what_the_method_costs(tmp_path):
     request += (
         " --methods plain freelb-3 freelb-release rat-sequential rat-release rapt-1 asa asa-release"
     )
-    command = [sys.executable, str(training.ROOT / "scripts" / "measure" / "benchmark.py"), *request.split()]
+    command = [
+        sys.executable,
+        str(training.ROOT / "scripts" / "measure" / "benchmark.py"),
+        *request.split(),
+    ]
     command += ["--json", str(report), "--plot", str(tmp_path / "plot.png")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -491,7 +491,9 @@ def test_output_that_cannot_be_written_is_one_line(official, binary, tmp_path):
     request += ["--wordpiece", str(official / "vocabulary")]
     full = tmp_path / "full"  # a link, so that nothing can happen to the machine's own
     full.symlink_to("/dev/full")
-    with pytest.raises(SystemExit, match="^adv-plugins predict: error: .*/full: No space left on device$"):
+    with pytest.raises(
+        SystemExit, match="^adv-plugins predict: error: .*/full: No space left on device$"
+    ):
         predict.main([*request, "--output", str(full), "--overwrite"])
     assert full.is_char_device(), "a device is written to, not replaced"
     with pytest.raises(SystemExit, match=r"adv-plugins predict: error: /proc/out: "):

@@ -60,7 +60,9 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
     start = recipes.Start.of(arguments.checkpoint, arguments.arch)
     recipe = recipes.get_recipe(arguments.task, arguments.method, arguments.user_dir)
     if not recipe.has_row:
-        print(f"{recipe.task} {recipe.method}: {recipe.source} (recipes.tsv has no row)", file=sys.stderr)
+        print(
+            f"{recipe.task} {recipe.method}: {recipe.source} (recipes.tsv has no row)", file=sys.stderr
+        )
     recipe = launch.share_batch(recipe, arguments)
     default = Path("checkpoints") / recipe.task / recipe.method
     folders = {seed: default / f"seed{seed}" for seed in arguments.seed}
