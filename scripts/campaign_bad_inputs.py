@@ -241,7 +241,7 @@ def checkpoint_cases() -> Iterator[Case]:
         (TRAIN, START, "model.pt", f"{train} --finetune-from-model BAD", WEIGHTS_ONLY),
         (TRAIN, RTE, BEST, f"{train} --restore-file BAD", RESTORED),
         ("finetune", START, "model.pt", f"{FINETUNE_FROM} BAD -- {FEW}", WEIGHTS_ONLY),
-        ("pretrain", START, "model.pt", f"{PRETRAIN_FROM} BAD -- {FEW}", WEIGHTS_ONLY),
+        ("pretrain", START, "model.pt", f"{PRETRAIN_FROM} BAD -- {SHORT}", WEIGHTS_ONLY),
         ("compare", START, "model.pt", f"{COMPARE_FROM} BAD -- {FEW}", WEIGHTS_ONLY),
     ]
     tried = {"finetune": OF_A_START, "pretrain": OF_OTHER_RUNNERS, "compare": OF_OTHER_RUNNERS}
@@ -269,6 +269,7 @@ def checkpoint_cases() -> Iterator[Case]:
 # Training
 
 FEW = "--cpu --max-update 1 --num-workers 0 --required-batch-size-multiple 1"
+SHORT = f"{FEW} --tokens-per-sample 32"
 FINETUNE = "RTE plain --data-bin {made}/bin --save-dir {out}/run"
 FINETUNE_FROM = f"{FINETUNE} --checkpoint"
 PRETRAIN_FROM = "--data-bin {made}/bin/text --save-dir {out}/run --batch 8 --checkpoint"
@@ -1163,7 +1164,7 @@ def runner_cases() -> Iterator[Case]:
         ):
             if tool != "finetune" and wrong not in ("a flag with code", "an architecture.json that is empty"):
                 continue
-            command = f"{line} --checkpoint {{in}}/start/model.pt -- {FEW}"
+            command = f"{line} --checkpoint {{in}}/start/model.pt -- {SHORT if tool == 'pretrain' else FEW}"
             says = re.escape(file.partition("/")[2])
             yield refuses(tool, wrong, command, says, copied("start"), step, limit=180)
         for wrong, target, says, steps, more in (
@@ -1340,9 +1341,11 @@ def pretrain_cases() -> Iterator[Case]:
         ("a missing tokenizer", "--text {made}/text.txt --sentencepiece {in}/a.model", r"a\.model", []),
     ):
         yield pretrain(wrong, f"{new} {flags}", says, *steps)
-    yield pretrain("the plain criterion", f"{known} --batch 512 -- {FEW} --criterion masked_lm", "done training|num_updates", make=works)
-    yield pretrain("no log format", f"{known} --batch 512 -- {FEW} --log-format none", "", make=works)
-    yield pretrain("an option out of range", f"{known} --batch 8 -- {FEW} --asa-tau -1", "--asa-tau", leaves=RUN_LEAVES)
+    yield pretrain("the plain criterion", f"{known} --batch 512 -- {SHORT} --criterion masked_lm", "done training|num_updates", make=works)
+    yield pretrain("no log format", f"{known} --batch 512 -- {SHORT} --log-format none", "", make=works)
+    long = f"{known} --batch 8 -- {FEW}"  # of 256 symbols, for a model that reads 64
+    yield pretrain("texts that are too long", long, "--tokens-per-sample|--max-positions", leaves=RUN_LEAVES)
+    yield pretrain("an option out of range", f"{known} --batch 8 -- {SHORT} --asa-tau -1", "--asa-tau", leaves=RUN_LEAVES)
 
 
 # Measurements
@@ -1493,7 +1496,7 @@ def good_cases() -> Iterator[Case]:
         ("finetune", f"{FINETUNE} {start} -- {FEW}", r"result\.json"),
         ("finetune", f"{FINETUNE.replace('plain', 'asa')} {start} -- {FEW}", r"result\.json"),
         ("compare", f"{COMPARE} {QUICK} -- {FEW}", r"comparison\.png"),
-        ("pretrain", f"{PRETRAIN_FROM} {{made}}/start/model.pt -- {FEW}", "done training"),
+        ("pretrain", f"{PRETRAIN_FROM} {{made}}/start/model.pt -- {SHORT}", "done training"),
         ("benchmark", SMALL_BENCHMARK, "plain"),
         ("benchmark_grid", f"{{out}}/grid {SMALL_GRID}", "plain"),
         ("measure_dead_weights", "roberta", "checkpoint"),

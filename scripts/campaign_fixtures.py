@@ -66,8 +66,9 @@ def train_line(task: str, method: str = "plain", *, start: bool = True) -> str:
     """A fairseq-train command line of two updates, to be filled by a place."""
     criterion = CRITERIONS.get(method) or STOCK.get(task, "sentence_prediction")
     arch = "asa_roberta" if method == "asa" else "roberta"
+    more = "--noise-max-layer 2" if method == "rapt" else ""
     begin = "--finetune-from-model {made}/start/model.pt" if start else ""
-    return f"{TASK_FLAGS[task]} {TRAIN_FLAGS} --arch {arch} {SIZES} --criterion {criterion} {begin}"
+    return f"{TASK_FLAGS[task]} {TRAIN_FLAGS} --arch {arch} {SIZES} --criterion {criterion} {more} {begin}"
 
 
 def make(made: Path, jobs: int) -> None:
