@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
+import itertools
 import json
 import os
 import pickle
@@ -68,7 +69,9 @@ def train_line(task: str, method: str = "plain", *, start: bool = True) -> str:
     arch = "asa_roberta" if method == "asa" else "roberta"
     more = "--noise-max-layer 2" if method == "rapt" else ""
     begin = "--finetune-from-model {made}/start/model.pt" if start else ""
-    return f"{TASK_FLAGS[task]} {TRAIN_FLAGS} --arch {arch} {SIZES} --criterion {criterion} {more} {begin}"
+    return (
+        f"{TASK_FLAGS[task]} {TRAIN_FLAGS} --arch {arch} {SIZES} --criterion {criterion} {more} {begin}"
+    )
 
 
 def make(made: Path, jobs: int) -> None:
@@ -88,7 +91,10 @@ def make(made: Path, jobs: int) -> None:
     second = [
         ("preprocess_glue", f"{glue} {bpe}"),
         ("preprocess_task", f"{others} {bpe}"),
-        ("preprocess_text", f"{{made}}/text.txt --valid {{made}}/text.txt {bpe} --out-dir {{made}}/bin/text"),
+        (
+            "preprocess_text",
+            f"{{made}}/text.txt --valid {{made}}/text.txt {bpe} --out-dir {{made}}/bin/text",
+        ),
     ]
     trained = {
         "rte": train_line("RTE"),
@@ -140,7 +146,7 @@ def _write_sources(made: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     made.mkdir(parents=True, exist_ok=True)
     (made / "text.txt").write_text("\n".join(texts[:20]) + "\n\n" + "\n".join(texts[20:]) + "\n")
-    (made / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts, texts[1:])))
+    (made / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in itertools.pairwise(texts)))
     _write_glue(made / "glue")
     _write_tasks(made / "tasks")
     _write_hf(made / "hf", texts)
@@ -198,7 +204,6 @@ def _write_glue(folder: Path) -> None:
             rows = [header, *(glue_row(task, number) for number in range(count))]
             if split == "test":
                 rows = ["\t".join(row.split("\t")[index] for index in kept) for row in rows]
-                rows = [rows[0], *(row if "index" in columns else row for row in rows[1:])]
                 if "index" not in columns:
                     rows = [f"{'index' if i == 0 else i - 1}\t{row}" for i, row in enumerate(rows)]
             names = (f"{split}_matched", f"{split}_mismatched")
@@ -219,7 +224,9 @@ def _write_tasks(folder: Path) -> None:
         for split in ("train", "dev"):
             rows = [{"label": label + i % 2, "sentence": sentence(i), "id": i} for i in range(6)]
             _json_lines(folder / task / f"{split}.json", rows)
-    _lines(folder / "AG-News" / "train.csv", [f'"{1 + i % 4}","a {i}","{sentence(i)}"' for i in range(20)])
+    _lines(
+        folder / "AG-News" / "train.csv", [f'"{1 + i % 4}","a {i}","{sentence(i)}"' for i in range(20)]
+    )
     for label in ("pos", "neg"):
         for number in range(10):
             _lines(folder / "IMDB" / "train" / label / f"{number}_1.txt", [sentence(number)])
@@ -495,7 +502,6 @@ def other_zip(name: str) -> Step:
             bundle.writestr("hello.txt", "hello")
 
     return step
-
 
 
 # A server that misbehaves: the first part of a path says how
