@@ -52,7 +52,7 @@ from campaign_judge import TRAIN, Case, Place, Verdict
 LATIN = "caf\xe9".encode("latin-1")
 DEEP = "[" * 100_000
 NEEDS_MOUNT = "needs `unshare --mount`, to make a small or read-only disk"
-# What a training that fairseq-train refused may leave: its log, its subset of the data, crash.pt, folders.
+# What a training that fairseq-train refused may leave: log, subset of the data, crash.pt, folders.
 RUN_LEAVES = r"(?!.*(checkpoint[^/]*\.pt|\.partial|result\.json)$).*"
 
 
