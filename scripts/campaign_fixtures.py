@@ -146,6 +146,7 @@ def _write_sources(made: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     made.mkdir(parents=True, exist_ok=True)
     (made / "text.txt").write_text("\n".join(texts[:20]) + "\n\n" + "\n".join(texts[20:]) + "\n")
+    (made / "many.txt").write_text("".join(f"{sentence(number)}\n" for number in range(600)))
     (made / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in itertools.pairwise(texts)))
     _write_glue(made / "glue")
     _write_tasks(made / "tasks")
