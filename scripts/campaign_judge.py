@@ -401,7 +401,7 @@ def _line_faults(says: str, code: int, output: str) -> list[str]:
         faults.append(f"the last line has {len(lines[-1])} characters")
     # A runner's last line may repeat that of the training, which stands in its log above.
     errors = [line for line in lines[:-1] if re.search(r"\b[Ee]rror: |\| ERROR \|", line)]
-    if more := sum(line.strip() not in lines[-1] for line in errors):
+    if more := sum(line.strip()[:100] not in lines[-1] for line in errors):
         faults.append(f"{1 + more} error lines")
     return faults
 
