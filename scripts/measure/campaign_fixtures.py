@@ -67,8 +67,11 @@ def train_line(task: str, method: str = "plain", *, start: bool = True) -> str:
     """A fairseq-train command line of two updates, to be filled by a place."""
     criterion = CRITERIONS.get(method) or STOCK.get(task, "sentence_prediction")
     arch = "asa_roberta" if method == "asa" else "roberta"
+    more = "--noise-max-layer 2" if method == "rapt" else ""
     begin = "--finetune-from-model {made}/start/model.pt" if start else ""
-    return f"{TASK_FLAGS[task]} {TRAIN_FLAGS} --arch {arch} {SIZES} --criterion {criterion} {begin}"
+    return (
+        f"{TASK_FLAGS[task]} {TRAIN_FLAGS} --arch {arch} {SIZES} --criterion {criterion} {more} {begin}"
+    )
 
 
 def make(made: Path, jobs: int) -> None:
@@ -143,6 +146,7 @@ def _write_sources(made: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     made.mkdir(parents=True, exist_ok=True)
     (made / "text.txt").write_text("\n".join(texts[:20]) + "\n\n" + "\n".join(texts[20:]) + "\n")
+    (made / "many.txt").write_text("".join(f"{sentence(number)}\n" for number in range(600)))
     (made / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in itertools.pairwise(texts)))
     _write_glue(made / "glue")
     _write_tasks(made / "tasks")
@@ -201,7 +205,6 @@ def _write_glue(folder: Path) -> None:
             rows = [header, *(glue_row(task, number) for number in range(count))]
             if split == "test":
                 rows = ["\t".join(row.split("\t")[index] for index in kept) for row in rows]
-                rows = [rows[0], *(row if "index" in columns else row for row in rows[1:])]
                 if "index" not in columns:
                     rows = [f"{'index' if i == 0 else i - 1}\t{row}" for i, row in enumerate(rows)]
             names = (f"{split}_matched", f"{split}_mismatched")

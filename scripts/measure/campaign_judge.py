@@ -154,7 +154,6 @@ def preload() -> None:
 
     fairseq_compat.install()
     with _quiet():
-        import fairseq_cli.train  # noqa: F401
         import torch
 
         import adv_plugins  # noqa: F401
@@ -163,11 +162,10 @@ def preload() -> None:
             with contextlib.suppress(ImportError):
                 __import__(optional)
         # What a training imports late, and the caches of hydra's parser.
+        import binarize  # noqa: F401 - fairseq's data and tokenizers
         import torch._dynamo
         from fairseq import options
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-        from adv_plugins_cli.data import binarize  # noqa: F401 - fairseq's data and tokenizers
 
         line = "data --task sentence_prediction --arch roberta --criterion rat_criterion"
         parser = options.get_training_parser()
@@ -296,6 +294,10 @@ def _redirect(output: Path, source: Path | None = None, stdout: str | None = Non
     os.dup2(descriptor, 2)
     os.dup2(descriptor if stdout is None else os.open(stdout, os.O_WRONLY), 1)
     os.dup2(os.open(source or os.devnull, os.O_RDONLY), 0)
+    # As Python makes them at its start; whoever called may have put others there.
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, errors="backslashreplace")
 
 
 def _call(tool: str, command: list[str]) -> int:
@@ -397,9 +399,10 @@ def _line_faults(says: str, code: int, output: str) -> list[str]:
         faults.append(f"the last line does not name {says!r}")
     if len(lines[-1]) > LONGEST_LINE and ": invalid choice: " not in lines[-1]:
         faults.append(f"the last line has {len(lines[-1])} characters")
-    errors = [line for line in lines if re.search(r"\b[Ee]rror: |\| ERROR \|", line)]
-    if len(errors) > 1:
-        faults.append(f"{len(errors)} error lines")
+    # A runner's last line may repeat that of the training, which stands in its log above.
+    errors = [line for line in lines[:-1] if re.search(r"\b[Ee]rror: |\| ERROR \|", line)]
+    if more := sum(line.strip()[:100] not in lines[-1] for line in errors):
+        faults.append(f"{1 + more} error lines")
     return faults
 
 
