@@ -2,14 +2,14 @@
 
 import re
 import time
-from pathlib import Path
+
+import pytest
 
 import campaign_bad_inputs
 import campaign_judge
-import pytest
 from campaign_judge import Case, run
 
-SCRIPTS = Path(campaign_judge.SCRIPTS)
+SCRIPTS = campaign_judge.MEASURE
 GOOD = "sys.exit('fake.py: error: --flag 3: at least 4')"
 
 
@@ -17,7 +17,7 @@ def judged(tmp_path, monkeypatch, body, **more):
     """The faults of a command with this body."""
     script = tmp_path / "fake.py"
     script.write_text(f"import os, subprocess, sys, time, warnings\n{body}\n")
-    monkeypatch.setitem(campaign_judge.TOOLS, "fake", script)
+    monkeypatch.setitem(campaign_judge.TOOLS, "fake", (str(script),))
     case = Case(**{"tool": "fake", "wrong": "all", "command": ["{in}"], "says": "--flag", **more})
     (verdict,) = run([case], tmp_path)
     return verdict.faults

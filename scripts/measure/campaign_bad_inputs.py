@@ -1,7 +1,7 @@
 """Feeds every command bad inputs and prints how many of them it took with one clear line.
 
-    python scripts/campaign_bad_inputs.py --jobs 2
-    python scripts/campaign_bad_inputs.py --tools predict finetune --only NaN --verbose
+    python scripts/measure/campaign_bad_inputs.py --jobs 2
+    python scripts/measure/campaign_bad_inputs.py --tools predict finetune --only NaN --verbose
 
 Damaged and hostile checkpoints, malformed tokenizers and data, options out of range, a full and a
 read-only disk, missing packages, trainings that diverge. A command has to refuse each with an exit code
@@ -552,7 +552,7 @@ def hidden(*packages: str) -> list[Step]:
 def package_cases() -> Iterator[Case]:
     """Optional packages missing: the line says what to install."""
     bpe = "--bpe-dir {made}/start"
-    glue = f"--glue-dir {{made}}/glue --task RTE --out-dir {{out}}/bin {bpe}"
+    glue = f"--data-dir {{made}}/glue RTE --out-dir {{out}}/bin {bpe}"
     maps = f"maps {{made}}/{ASA}/{BEST} --text 'the cat' {bpe} --out {{out}}/a.png"
     text = "{made}/text.txt --valid {made}/text.txt --out-dir {out}/text"
     pieces = "{made}/hf/xlm-roberta/sentencepiece.bpe.model"
@@ -561,7 +561,7 @@ def package_cases() -> Iterator[Case]:
         (
             "tokenizers",
             "preprocess_task",
-            f"--data-dir {{made}}/tasks --task DREAM --out-dir {{out}}/b {bpe}",
+            f"--data-dir {{made}}/tasks DREAM --out-dir {{out}}/b {bpe}",
         ),
         ("tokenizers", "preprocess_text", f"{text} {bpe}"),
         ("tokenizers", "convert_from_hf", "{made}/hf/bert {out}/bert"),
@@ -875,8 +875,8 @@ def tokenizer_cases() -> Iterator[Case]:
     """Malformed tokenizers, in every command that reads one."""
     best = f"{{made}}/{RTE}/{BEST}"
     users = {
-        "preprocess_glue": "--glue-dir {made}/glue --task RTE --out-dir {out}/bin",
-        "preprocess_task": "--data-dir {made}/tasks --task WNUT-17 --out-dir {out}/bin",
+        "preprocess_glue": "--data-dir {made}/glue RTE --out-dir {out}/bin",
+        "preprocess_task": "--data-dir {made}/tasks WNUT-17 --out-dir {out}/bin",
         "preprocess_text": "{made}/text.txt --valid {made}/text.txt --out-dir {out}/text",
         "predict": f"{best} --input {{made}}/pairs.tsv --output {{out}}/found",
         "plot_attention": f"maps {{made}}/{ASA}/{BEST} --text 'the cat' --out {{out}}/a.png",
@@ -903,7 +903,7 @@ def preprocess_glue_cases() -> Iterator[Case]:
     def glue(
         task: str, wrong: str, says: str, *steps: Step, make: Callable[..., Case] = refuses, **more: Any
     ) -> Case:
-        line = f"--glue-dir {{in}} --task {task} --out-dir {{out}}/bin {bpe}"
+        line = f"--data-dir {{in}} {task} --out-dir {{out}}/bin {bpe}"
         return make(
             "preprocess_glue", f"{wrong} ({task})", line, says, copied(f"glue/{task}"), *steps, **more
         )
@@ -984,7 +984,7 @@ def preprocess_glue_cases() -> Iterator[Case]:
         ),
     ):
         yield glue(task, wrong, says, step)
-    line = f"--glue-dir {{made}}/glue --out-dir {{out}}/bin {bpe} --task "
+    line = f"--data-dir {{made}}/glue --out-dir {{out}}/bin {bpe} "
     say = "preprocess_glue"
     yield glue(
         "RTE",
@@ -1012,7 +1012,7 @@ def preprocess_glue_cases() -> Iterator[Case]:
         "RTE", "quotes that do not close", "", added("RTE", row("RTE", sentence1='"open')), make=works
     )
     yield glue("QQP", "rows broken by line feeds", "", added("QQP", "9\t1"), make=works)
-    yield refuses(say, "an unknown task", line + "NOPE", "--task")
+    yield refuses(say, "an unknown task", line + "NOPE", "NOPE")
     yield refuses(say, "a missing folder", line.replace("{made}/glue", "{in}/none") + "RTE", "none")
     yield refuses(
         say,
@@ -1021,7 +1021,7 @@ def preprocess_glue_cases() -> Iterator[Case]:
         "RTE-bin",
     )
     yield refuses(say, "an unknown split", line + "RTE --splits all", "--splits")
-    line_ = f"--glue-dir {{in}} --out-dir {{out}}/bin {bpe} --task RTE --splits valid"
+    line_ = f"--data-dir {{in}} --out-dir {{out}}/bin {bpe} RTE --splits valid"
     alone = [copied("glue/RTE"), removed("RTE/train.tsv")]
     yield refuses(say, "labels without a training file", line_, "--label-dict", *alone)
     yield refuses(say, "a missing label dictionary", line + "RTE --label-dict {in}/d.txt", r"d\.txt")
@@ -1168,7 +1168,7 @@ def preprocess_task_cases() -> Iterator[Case]:
         source: str = "",
         **more: Any,
     ) -> Case:
-        line = f"--data-dir {{in}} --task {name} --out-dir {{out}}/bin {bpe}"
+        line = f"--data-dir {{in}} {name} --out-dir {{out}}/bin {bpe}"
         copy = copied(f"tasks/{source or name}")
         return make("preprocess_task", f"{wrong} ({name})", line, says, copy, *steps, **more)
 
@@ -1216,9 +1216,9 @@ def preprocess_task_cases() -> Iterator[Case]:
         ),
     ):
         yield task(name, wrong, "", step, make=works)
-    line = f"--data-dir {{made}}/tasks --out-dir {{out}}/bin {bpe} --task "
+    line = f"--data-dir {{made}}/tasks --out-dir {{out}}/bin {bpe} "
     say = "preprocess_task"
-    yield refuses(say, "an unknown task", line + "NOPE", "--task")
+    yield refuses(say, "an unknown task", line + "NOPE", "NOPE")
     yield refuses(say, "a missing folder", line.replace("{made}/tasks", "{in}/none") + "DREAM", "none")
     yield refuses(say, "an output that exists", line.replace("{out}", "{made}") + "DREAM", "DREAM-bin")
     yield refuses(
@@ -1231,7 +1231,7 @@ def preprocess_task_cases() -> Iterator[Case]:
     yield refuses(
         say,
         "raw text for WordPiece",
-        "--data-dir {made}/tasks --out-dir {out}/bin --task CommonsenseQA --wordpiece {made}/bert",
+        "--data-dir {made}/tasks --out-dir {out}/bin CommonsenseQA --wordpiece {made}/bert",
         "CommonsenseQA-ranking",
     )
     disk = line.replace("{out}/bin", "{out}/disk") + "DREAM"
@@ -2129,7 +2129,7 @@ def good_cases() -> Iterator[Case]:
         ("plot_attention", f"maps {asa} --text cat {bpe} --out {{out}}/a.png", r"a\.png"),
         ("plot_attention", f"layers x={asa} --out {{out}}/a.png", r"a\.png"),
         ("plot_attention", "history {made}/trained/asa.log --out {out}/a.png", r"a\.png"),
-        ("preprocess_glue", f"--glue-dir {{made}}/glue --task all --out-dir {{out}}/bin {bpe}", "WNLI"),
+        ("preprocess_glue", f"--data-dir {{made}}/glue GLUE --out-dir {{out}}/bin {bpe}", "WNLI"),
         ("preprocess_text", f"{TEXT} --out-dir {{out}}/text --sentencepiece {pieces}", "tokens"),
         ("preprocess_text", f"{TEXT} --out-dir {{out}}/text --wordpiece {{made}}/bert", "tokens"),
         ("finetune", f"{FINETUNE} {start} -- {FEW}", r"result\.json"),
@@ -2153,7 +2153,7 @@ def good_cases() -> Iterator[Case]:
             if task in ("RTE", "text") or method == "rat":
                 yield works(TRAIN, f"nothing ({task}, {method})", train_line(task, method), "done")
     for name in ("TNEWS", "IFLYTEK", "AG-News", "IMDB", "ANLI", "PAWS-QQP", "ARC-Easy", "DREAM", "WSC"):
-        line = f"--data-dir {{made}}/tasks --task {name} --out-dir {{out}}/bin {bpe}"
+        line = f"--data-dir {{made}}/tasks {name} --out-dir {{out}}/bin {bpe}"
         yield works("preprocess_task", f"nothing ({name})", line, name)
 
 

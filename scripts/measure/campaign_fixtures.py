@@ -82,8 +82,8 @@ def make(made: Path, jobs: int) -> None:
     """
     _in_child(lambda: _write_sources(made))
     bpe = "--bpe-dir {made}/start"
-    glue = "--glue-dir {made}/glue --out-dir {made}/bin --task RTE STS-B MNLI SST-2"
-    others = "--data-dir {made}/tasks --out-dir {made}/bin --task DREAM WNUT-17"
+    glue = "--data-dir {made}/glue --out-dir {made}/bin RTE STS-B MNLI SST-2"
+    others = "--data-dir {made}/tasks --out-dir {made}/bin DREAM WNUT-17"
     first = [
         ("convert_from_hf", "{made}/hf/roberta {made}/start"),
         ("convert_from_hf", "{made}/hf/bert {made}/bert"),

@@ -29,12 +29,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent
-ROOT = SCRIPTS.parent
-TOOLS = {
-    **{path.stem: path for path in sorted(SCRIPTS.glob("*.py"))},
-    **{name: ROOT / "examples" / f"{name}.py" for name in ("finetune", "compare")},
-    "pretrain": ROOT / "examples" / "pretraining" / "pretrain.py",
+MEASURE = Path(__file__).resolve().parent
+ROOT = MEASURE.parents[1]
+# A tool's name in the cases -> how it is called: a command of adv-plugins, or a script.
+TOOLS: dict[str, tuple[str, ...]] = {
+    **{path.stem: (str(path),) for path in sorted(MEASURE.glob("*.py"))},
+    **{name: (name,) for name in ("finetune", "compare", "pretrain", "predict", "download", "demo")},
+    "preprocess_glue": ("preprocess",),
+    "preprocess_task": ("preprocess",),
+    "preprocess_text": ("preprocess-text",),
+    "convert_from_hf": ("convert", "from-hf"),
+    "convert_to_hf": ("convert", "to-hf"),
+    "plot_attention": ("plot",),
+    "strip_adversary": ("strip",),
 }
 TRAIN = "fairseq-train"
 LONGEST_LINE = 700  # characters; more is no clear line
@@ -146,9 +153,10 @@ def preload() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [str(ROOT), str(MEASURE.parent)]
+    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    sys.path[:0] = [str(ROOT), str(SCRIPTS), str(ROOT / "examples")]
+    sys.path[:0] = [str(ROOT), str(MEASURE.parent)]
     sys.dont_write_bytecode = True
     import fairseq_compat
 
@@ -162,10 +170,11 @@ def preload() -> None:
             with contextlib.suppress(ImportError):
                 __import__(optional)
         # What a training imports late, and the caches of hydra's parser.
-        import binarize  # noqa: F401 - fairseq's data and tokenizers
         import torch._dynamo
         from fairseq import options
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+        from adv_plugins_cli.data import binarize  # noqa: F401 - fairseq's data and tokenizers
 
         line = "data --task sentence_prediction --arch roberta --criterion rat_criterion"
         parser = options.get_training_parser()
@@ -247,7 +256,7 @@ def _command(case: Case, place: Place) -> list[str]:
     arguments = [place.fill(argument) for argument in case.command]
     if case.tool == TRAIN:
         return [str(Path(sys.executable).with_name(TRAIN)), *arguments]
-    return [str(TOOLS[case.tool]), *arguments]
+    return [*TOOLS[case.tool], *arguments]
 
 
 def _start(case: Case, place: Place, *, fresh: bool) -> int:
@@ -275,8 +284,10 @@ def _start(case: Case, place: Place, *, fresh: bool) -> int:
         os.chdir(place.out)
         command = _command(case, place)
         if fresh:
-            start = [command[0]] if case.tool == TRAIN else [sys.executable, command[0]]
-            os.execv(start[0], [*start, *command[1:]])
+            if case.tool == TRAIN:
+                os.execv(command[0], command)
+            module = () if command[0].endswith(".py") else ("-m", "adv_plugins_cli")
+            os.execv(sys.executable, [sys.executable, *module, *command])
         code = _call(case.tool, command)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -310,9 +321,13 @@ def _call(tool: str, command: list[str]) -> int:
 
             sys.argv[0] = TRAIN
             cli_main()
-        else:
+        elif command[0].endswith(".py"):
             sys.path.insert(0, str(Path(command[0]).parent))
             runpy.run_path(command[0], run_name="__main__")
+        else:
+            from adv_plugins_cli.__main__ import main
+
+            code = main(command)
     except SystemExit as error:
         if isinstance(error.code, int) or error.code is None:
             code = error.code or 0
