@@ -16,6 +16,7 @@ from adv_plugins import (  # noqa: E402
     criterions,  # noqa: F401
     dead_weights,
     models,  # noqa: F401
+    named_faults,
     resuming,
     tasks,  # noqa: F401
     trainer_checks,
@@ -28,6 +29,7 @@ checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
 updates.announce()  # criterions hear of a new update
 clipping.clip_apart()  # --clip-norm with an adversary
 trainer_checks.add_checks()  # what can be known before the first update is said before it
+named_faults.name_faults()  # so is what is wrong with data or architecture
 errors.show_in_one_line()  # without a traceback
 resuming.wrap()  # a killed training goes on as if it had not been
 validations.record()  # its validations are kept in a file

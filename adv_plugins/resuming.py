@@ -21,8 +21,11 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.trainer import Trainer
 
+from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat import files, validations
+from fairseq_compat.errors import UserError
 
 SAVE_ATTEMPTS = 3  # as many as fairseq makes
 
@@ -36,6 +39,7 @@ def wrap() -> None:
         original = getattr(checkpoint_utils, name)
         if not hasattr(original, "__wrapped__"):
             setattr(checkpoint_utils, name, functools.wraps(original)(wrapper(original)))
+    wrap_method(Trainer, "load_checkpoint", load_what_fits)
 
 
 def save_whole(original: Callable[..., None]) -> Callable[..., None]:
@@ -87,6 +91,22 @@ def load_or_say_why(original: Callable[..., Any]) -> Callable[..., Any]:
     return load_checkpoint
 
 
+def load_what_fits(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A checkpoint whose weights or state are not this training's ends it with one line."""
+
+    def load_checkpoint(self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, filename, *args, **kwargs)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            cause = error.__context__ or error  # fairseq says "match", its cause what does not
+            reason = " ".join(str(cause).split()) or type(cause).__name__
+            fail(f"{filename}: does not fit this training ({reason[:300]})")
+
+    return load_checkpoint
+
+
 def check_files(cfg: Any, suffix: str) -> None:
     """What the user names must be files. A checkpoint_last.pt need not be there."""
     named = {"--finetune-from-model": cfg.finetune_from_model}
@@ -118,7 +138,9 @@ def naming_damaged_files(save_dir: str) -> Iterator[None]:
             if isinstance(error, OSError) and error.filename is not None:
                 fail(f"{path}: {error.strerror}")
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            fail(f"{path}: damaged, or no checkpoint of fairseq ({reason}){advice(path, save_dir)}")
+            return fail(
+                f"{path}: damaged, or no checkpoint of fairseq ({reason}){advice(path, save_dir)}"
+            )
 
     checkpoint_utils.load_checkpoint_to_cpu = read_or_name
     try:

@@ -227,9 +227,7 @@ class Step:
         comparison's gradient for the first; then each is run again to receive its own."""
         run = partial(self._run, features=features)
         first = run(passes[0], last=len(passes) == 1)
-        postponed = [
-            Postponed(lambda last, each=each: run(each, last=last), self._device) for each in passes[1:]
-        ]
+        postponed = [Postponed(partial(_run_again, run, each), self._device) for each in passes[1:]]
         leaves = [
             each.values._replace(outputs=tuple(map(leaf, each.values.outputs))) for each in postponed
         ]
@@ -321,6 +319,10 @@ class Step:
         log = {name: each.detach() if torch.is_tensor(each) else each for name, each in meters.items()}
         first.logging.update(log, objective=loss.detach())
         return loss, first.sample_size, first.logging
+
+
+def _run_again(run: Callable[..., Ran], each: Pass, last: bool) -> Ran:
+    return run(each, last=last)
 
 
 def _compared(ran: List[Ran], parts: Tensor, term: Tensor) -> Compared:

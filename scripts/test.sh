@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Sets up and runs the tests: scripts/test.sh [arguments for pytest]
+# Sets up, then checks the code's form, its types, and what it does: scripts/test.sh [arguments for pytest]
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 python=$(scripts/setup.sh --print-python)
+"$python" -m ruff check --quiet .
+"$python" -m ruff format --quiet --check .
+"$python" -m mypy --no-error-summary
 OMP_NUM_THREADS=1 exec "$python" -m pytest -q "$@"

@@ -53,7 +53,7 @@ def test_a_recipe_runs_from_raw_text_to_its_result_file(tmp_path, real_data):
     assert result["metric"] == "accuracy" and 0 <= result["best"] <= 100
     assert "RTE rat seed 1: best accuracy" in done.stdout
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 2 and "holds a finished run already" in again.stderr
+    assert again.returncode == 1 and "holds a finished run already" in again.stderr
 
 
 def worker(rank, port, arguments):

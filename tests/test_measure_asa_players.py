@@ -21,7 +21,8 @@ def test_it_prints_a_row_for_each_block(tmp_path, monkeypatch, capsys, kind):
     encoder.mkdir()
     shutil.copy(tmp_path / "saved" / "checkpoint_last.pt", encoder / "model.pt")
     (encoder / "architecture.json").write_text(json.dumps({"flags": ["--arch", "roberta", *SIZES]}))
-    line = f"x {encoder} {data} --task {stock} --num-classes 3 --updates 6 --block 4 --batch-size 4 --length 16"
+    line = f"x {encoder} {data} --task {stock} --num-classes 3 --updates 6 --block 4"
+    line += " --batch-size 4 --length 16"
     monkeypatch.setattr(sys, "argv", [*line.split(), "--clip-norm", "0.1"])
     measure_asa_players.main()
     rows = [row for row in capsys.readouterr().out.splitlines() if row[:3] in ("| 1", "| 5")]

@@ -99,6 +99,7 @@ def test_the_scripts_are_executable_and_well_formed():
 FAKE_PYTHON = """#!/usr/bin/env bash
 case "$1 ${2-}" in
     "-m pytest") printf '%s\\n' "$PWD" "$@" ;;
+    "-m adv_plugins_cli") printf '%s\\n' "$@" ;;
     -*) exit 0 ;;
     *) printf '%s\\n' "$@" ;;
 esac
@@ -121,16 +122,17 @@ def set_up(tmp_path, monkeypatch):
     checksum = subprocess.run(["cksum"], input=content, capture_output=True, check=True).stdout.decode()
     (venv / "adv_plugins.stamp").write_text(f"{ROOT.resolve()} {checksum}")
     monkeypatch.setenv("ADV_PLUGINS_VENV", str(venv))
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")  # no environment is active
     return venv
 
 
 SHELL_SCRIPTS = {
     "scripts/setup.sh": [],
     "scripts/test.sh": [str(ROOT.resolve()), "-m", "pytest", "-q"],
-    "scripts/demo.sh": [str(ROOT.resolve() / "examples/demo/run.py")],
-    "examples/finetune.sh": [str(ROOT.resolve() / "examples/finetune.py")],
-    "examples/pretraining/pretrain.sh": [str(ROOT.resolve() / "examples/pretraining/pretrain.py")],
-    "examples/tasks/WSC.sh": [str(ROOT.resolve() / "examples/finetune.py"), "WSC"],
+    "scripts/demo.sh": ["-m", "adv_plugins_cli", "demo"],
+    "examples/finetune.sh": ["-m", "adv_plugins_cli", "finetune"],
+    "examples/pretraining/pretrain.sh": ["-m", "adv_plugins_cli", "pretrain"],
+    "examples/tasks/WSC.sh": ["-m", "adv_plugins_cli", "finetune", "WSC"],
 }
 
 
@@ -164,8 +166,9 @@ def test_slurms_launchers_keep_fairseqs_arguments_last(set_up, tmp_path, monkeyp
     request = ["RTE", "rat", "--from-scratch", "--seed", "3", "--", "--lr", "1e-3"]
     script = ROOT / "examples" / "slurm" / "finetune.sbatch"
     run = subprocess.run(["bash", script, *request], capture_output=True, text=True, check=True)
-    program, *rest = run.stdout.splitlines()
-    assert program == str(ROOT / "examples" / "finetune.py")
+    said = run.stdout.splitlines()
+    assert said[:4] == ["-m", "adv_plugins_cli", "finetune", "--torchrun"]
+    rest = said[3:]
     arguments = finetune.parse_arguments(rest)
     assert (arguments.torchrun, arguments.gpus, arguments.nodes, arguments.node_rank) == (True, 4, 2, 1)
     assert arguments.main_address == "node7:29500" and arguments.seed == [3]

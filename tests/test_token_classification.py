@@ -386,7 +386,7 @@ def test_scores_of_entities_need_labels_of_entities():
 
 def test_a_task_without_token_labels_and_a_model_without_the_head():
     with pytest.raises(ValueError, match="give --task token_classification"):
-        tiny.criterion("rat_criterion", "classification", base_criterion="token_classification")
+        tiny.criterion("token_classification", "classification")
     criterion = tiny.criterion("token_classification", KIND, classification_head_name="other")
     with pytest.raises(ValueError, match="no classification head 'other'"):
         criterion(tiny.model(KIND), tiny.sample(KIND))

@@ -76,7 +76,7 @@ class RatCriterionConfig(AsaAdditionConfig):
     title="R-AT, regularized adversarial training",
     paper="Ni et al., Findings of EMNLP 2022",
     address="https://github.com/IKMLab/R-AT",
-    summary="gradient step in embedding space, then K passes there, with their own masks, that must agree",
+    summary="gradient step in embedding space, then K passes there, each with its masks, that agree",
     passes="1 + K",
 )
 @register_criterion("rat_criterion", dataclass=RatCriterionConfig)
@@ -123,7 +123,8 @@ class RatCriterion(WithAsa):
             )
         per_pass = partial(one_for_each_pass, cfg, passes=self.passes)
         self.eps = per_pass("adv_eps_per_pass") or [cfg.adv_eps] * self.passes
-        self.dropouts = per_pass("adv_dropout_per_pass") or [None] * self.passes
+        self.dropouts: List[Optional[float]] = [None] * self.passes
+        self.dropouts[:] = per_pass("adv_dropout_per_pass") or self.dropouts
         if any(rate is not None and rate >= 1 for rate in self.dropouts):
             raise UserError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
         self.adv_weight = cfg.adv_weight

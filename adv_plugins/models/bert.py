@@ -133,8 +133,8 @@ class BertParts:
             # Token heads have no such layer; an inner dimension of one's own fits no pooler.
             now = {part: state_dict.get(f"{heads[head]}dense.{part}") for part in pooler}
             if all(
-                value is not None and now[part] is not None and value.shape == now[part].shape
-                for part, value in pooler.items()
+                value is not None and here is not None and value.shape == here.shape
+                for value, here in zip(pooler.values(), now.values())
             ):
                 state_dict.update({f"{heads[head]}dense.{part}": pooler[part] for part in pooler})
                 logger.info("the hidden layer of %s begins as the checkpoint's pooler", head)

@@ -58,6 +58,8 @@ def one_line_errors(program: str) -> Iterator[None]:
         place = f"{error.filename}: " if error.filename is not None else ""
         sys.exit(f"{program}: error: {place}{error.strerror}")
     except ValueError as error:
+        with contextlib.suppress(OSError):
+            _flush_output()
         sys.exit(f"{program}: error: {' '.join(str(error).split())}")
 
 

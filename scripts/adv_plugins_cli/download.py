@@ -528,6 +528,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         glue = [package for package in PACKAGES if package.startswith("glue/")]
         names.update(dict.fromkeys(glue if name == "glue" else [name]))
     with one_line_errors("adv-plugins download"):
+        import requests  # noqa: F401 - missed before a folder is made
+
         try:
             for name in names:
                 download(name, arguments.out_dir, base_url=arguments.base_url)

@@ -35,6 +35,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import adv_plugins  # noqa: E402, F401
+import authors_way  # noqa: E402, F401 - registers the releases' ways
 from adv_plugins_cli.command import UserError, one_line_errors, positive  # noqa: E402
 from fairseq_compat.files import write_json  # noqa: E402
 from synthetic import (  # noqa: E402

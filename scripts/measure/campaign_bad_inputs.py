@@ -1928,7 +1928,7 @@ TEXT = "{made}/text.txt --valid {made}/text.txt"
 def benchmark_cases() -> Iterator[Case]:
     """Sizes, precisions and places of the benchmarks."""
     for wrong, flags, says in (
-        ("an architecture that does not exist", "--arch magic", "--arch"),
+        ("an architecture that does not exist", "--arch magic", "--arch|magic"),
         ("an architecture that does not fit", "--arch transformer", "--arch|transformer"),
         ("a batch of 0", "--batch-size 0", "--batch-size"),
         ("a length of 0", "--length 0", "--length"),

@@ -284,6 +284,7 @@ def _start(case: Case, place: Place, *, fresh: bool) -> int:
         os.chdir(place.out)
         command = _command(case, place)
         if fresh:
+            os.environ["PYTHONUNBUFFERED"] = "1"  # the order of a terminal
             if case.tool == TRAIN:
                 os.execv(command[0], command)
             module = () if command[0].endswith(".py") else ("-m", "adv_plugins_cli")
@@ -305,9 +306,9 @@ def _redirect(output: Path, source: Path | None = None, stdout: str | None = Non
     os.dup2(descriptor, 2)
     os.dup2(descriptor if stdout is None else os.open(stdout, os.O_WRONLY), 1)
     os.dup2(os.open(source or os.devnull, os.O_RDONLY), 0)
-    # As Python makes them at its start; whoever called may have put others there.
+    # As Python makes them at its start on a terminal; whoever called may have put others there.
     sys.stdin = os.fdopen(0, closefd=False)
-    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1 if stdout is None else -1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, errors="backslashreplace")
 
 

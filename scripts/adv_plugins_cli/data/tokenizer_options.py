@@ -57,8 +57,11 @@ def load_sentencepiece(path: Path) -> Any:
 
     if not path.is_file():
         raise UserError(f"{path}: no such SentencePiece model")
+    model = path.read_bytes()
     try:
-        return SentencePieceProcessor(model_proto=path.read_bytes())
+        if not model:  # which the library takes for a model that comes later
+            raise RuntimeError("an empty file")
+        return SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise UserError(f"{path}: no SentencePiece model, or a damaged one") from error
 

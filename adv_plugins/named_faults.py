@@ -1,0 +1,61 @@
+"""What is wrong with data or architecture is one line that names them.
+
+fairseq reads dictionaries and splits and builds models with whatever error comes first, often one that
+names neither. The error itself is the cause of ours, and goes to the log at the level of debugging.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fairseq import tasks
+
+from adv_plugins.wrapped_methods import wrap_method
+from fairseq_compat.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def name_faults() -> None:
+    """Wrap fairseq's set-up of tasks, once."""
+    wrap_method(tasks, "setup_task", with_names)
+
+
+def with_names(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A task whose dictionaries, splits and model are named where they cannot be had."""
+
+    def setup_task(cfg: Any, **kwargs: Any) -> Any:
+        folder = getattr(cfg, "data", None)
+        with fault_named(f"{folder}: no data of this task"):
+            task = original(cfg, **kwargs)
+        load_dataset, build_model = task.load_dataset, task.build_model
+
+        def load_named(split: str, *args: Any, **options: Any) -> Any:
+            with fault_named(f"{folder}: the split {split} cannot be read"):
+                return load_dataset(split, *args, **options)
+
+        def build_named(model_cfg: Any, *args: Any, **options: Any) -> Any:
+            name = getattr(model_cfg, "arch", None) or getattr(model_cfg, "_name", None)
+            with fault_named(f"--arch {name}, with its sizes, is no model of this task"):
+                return build_model(model_cfg, *args, **options)
+
+        task.load_dataset, task.build_model = load_named, build_named
+        return task
+
+    return setup_task
+
+
+@contextlib.contextmanager
+def fault_named(place: str) -> Iterator[None]:
+    """Within the context an error becomes a UserError that begins with ``place``."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        logger.debug("%s", place, exc_info=True)
+        reason = " ".join(str(error).split()) or "no reason is given"
+        raise UserError(f"{place} ({type(error).__name__}: {reason[:300]})") from error
