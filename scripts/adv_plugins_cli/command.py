@@ -33,6 +33,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed_number(text: str) -> int:
+    """The ``type`` of an option whose value is a seed that numpy and torch take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 to 2**32 - 1")
+    return int(text)
+
+
 @contextlib.contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """Within the context what a user can cure ends the command with one line; the rest is a traceback.

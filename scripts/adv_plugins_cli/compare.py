@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adv_plugins_cli.command import UserError, one_line_errors, read_json
+from adv_plugins_cli.command import UserError, one_line_errors, read_json, seed_number
 from adv_plugins_cli.data.subset import make_subset
 from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
 from adv_plugins_cli.recipes import children, comparison_table, recipes, run_folder, runs
@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", default=None, metavar="METHOD", help="plain among them (default: all)"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="SEED")
+    parser.add_argument("--seeds", nargs="+", type=seed_number, default=[1, 2, 3, 4, 5], metavar="SEED")
     parser.add_argument(
         "--lr", nargs="+", default=["3e-5", "1e-4", "3e-4"], help="to choose from (%(default)s)"
     )

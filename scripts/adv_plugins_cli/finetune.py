@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from adv_plugins_cli.command import UserError, one_line_errors
+from adv_plugins_cli.command import UserError, one_line_errors, seed_number
 from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
 from adv_plugins_cli.recipes import children, launch, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
@@ -34,7 +34,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("task", help="such as RTE; adv-plugins tasks lists them")
     parser.add_argument("method", help="plain, or such as rat; adv-plugins methods lists them")
-    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="one run for each (default: 1)")
+    parser.add_argument(
+        "--seed", type=seed_number, nargs="+", default=[1], help="one run for each (default: 1)"
+    )
     add_data_options(parser)
     parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)")
     parser.add_argument(

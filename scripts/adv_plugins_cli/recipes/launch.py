@@ -40,6 +40,9 @@ def share_batch(recipe: recipes.Recipe, arguments: argparse.Namespace) -> recipe
     Raises:
         UserError: it cannot be, or the options do not fit together.
     """
+    port = arguments.main_address.partition(":")[2]
+    if port and not port.isdecimal():
+        raise UserError(f"--main-address {arguments.main_address}: {port} is no number of a port")
     if arguments.nodes > 1 and not arguments.torchrun:
         raise UserError(f"--nodes {arguments.nodes} needs --torchrun")
     if not 0 <= arguments.node_rank < arguments.nodes:

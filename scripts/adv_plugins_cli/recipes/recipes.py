@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ ARCHITECTURE_FLAGS = {
     "--max-positions",
     "--segments",
 }
+WORD_FLAGS = {"--arch", "--activation-fn"}  # those whose values are no numbers
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def read_architecture(path: Path) -> tuple[tuple[str, ...], int]:
     for flag, value in zip(flags[::2], flags[1::2]):
         if flag not in ARCHITECTURE_FLAGS or value.startswith("-"):
             raise UserError(f"{path}: {flag} {value} is neither the architecture nor a size of it")
+        if flag not in WORD_FLAGS and not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", value):
+            raise UserError(f"{path}: {flag} {value}: no number")
     if separators not in (1, 2):
         raise UserError(f"{path}: 'separators' is {separators!r} instead of 1 or 2")
     return tuple(flags), separators

@@ -78,7 +78,7 @@ def _ag_news(folder: Path) -> dict[str, Split]:
     def read(path: Path) -> Split:
         rows = []
         csv.field_size_limit(LONGEST_FIELD)
-        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
         try:
             for fields in reader:
                 place = f"{path}:{reader.line_num}"

@@ -131,6 +131,8 @@ def of_kind(value: Any, kind: type[Entry], what: str) -> Entry:
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{what} is {json.dumps(value)[:80]}, not a {KINDS[kind]}")
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{what} is no text that UTF-8 can hold: half a surrogate pair")
     return value
 
 
