@@ -7,6 +7,7 @@ names neither. The error itself is the cause of ours, and goes to the log at the
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,6 +43,8 @@ def with_names(original: Callable[..., Any]) -> Callable[..., Any]:
             with fault_named(f"--arch {name}, with its sizes, is no model of this task"):
                 return build_model(model_cfg, *args, **options)
 
+        # fairseq looks at the arguments of build_model to tell whether it may pass from_checkpoint.
+        build_named.__signature__ = inspect.signature(build_model)  # type: ignore[attr-defined]
         task.load_dataset, task.build_model = load_named, build_named
         return task
 

@@ -98,7 +98,7 @@ def test_code_in_a_configuration_does_not_run(trained, state, tmp_path):
     named = {"_name": "transformer_lm", "max_target_positions": 32, "tokens_per_sample": 32}
     hostile["cfg"]["model"] = named | attacks["transformer_lm"]
     torch.save(hostile, tmp_path / "hostile.pt")
-    with pytest.raises(TypeError):  # None is no list of filters, but the code has run
+    with pytest.raises(ValueError, match="TypeError"):  # None is no list, but the code has run
         checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "hostile.pt")])
     assert evidence.exists()
 
