@@ -35,7 +35,7 @@ def test_fairseq_train_finds_the_plug_ins_by_user_dir(tmp_path):
 
 
 def test_a_recipe_runs_from_raw_text_to_its_result_file(tmp_path, real_data):
-    """examples/finetune.py on the first rows of the real RTE, preprocessing included."""
+    """adv-plugins finetune on the first rows of the real RTE, preprocessing included."""
     for split in ("train", "dev"):
         rows = (real_data / "glue" / "RTE" / f"{split}.tsv").read_text("utf-8").splitlines()[:41]
         (tmp_path / "RTE").mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-""""""
+"""From official files and text to what fairseq reads."""
