@@ -11,10 +11,12 @@ fairseq_compat.check_versions()
 fairseq_compat.install()
 
 from adv_plugins import (  # noqa: E402
+    adamw_fused,  # noqa: F401
     checkpointing,
     clipping,
     criterions,  # noqa: F401
     dead_weights,
+    group_by_length,
     models,  # noqa: F401
     named_faults,
     resuming,
@@ -26,6 +28,7 @@ from adv_plugins import (  # noqa: E402
 
 dead_weights.remove()  # parameters that fairseq's layers have and cannot use
 checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
+group_by_length.add_option()  # batches with less padding
 updates.announce()  # criterions hear of a new update
 clipping.clip_apart()  # --clip-norm with an adversary
 trainer_checks.add_checks()  # what can be known before the first update is said before it
