@@ -19,6 +19,7 @@ from adv_plugins import (  # noqa: E402
     group_by_length,
     models,  # noqa: F401
     named_faults,
+    precision,
     resuming,
     tasks,  # noqa: F401
     trainer_checks,
@@ -28,6 +29,7 @@ from adv_plugins import (  # noqa: E402
 
 dead_weights.remove()  # parameters that fairseq's layers have and cannot use
 checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
+precision.offer()  # --bf16, and --amp on a CPU
 group_by_length.add_option()  # batches with less padding
 updates.announce()  # criterions hear of a new update
 clipping.clip_apart()  # --clip-norm with an adversary

@@ -1,9 +1,9 @@
 r"""``--optimizer adamw_fused``: the updates of fairseq's ``adam``, all parameters in one call.
 
-fairseq's Adam takes one parameter after the other, a dozen operations each: hundreds of small kernels an
-update. torch has a kernel for lists of parameters (``torch.optim.adamw.adamw(fused=True)``, CPU and CUDA).
-Everything else is fairseq's: decoupled weight decay, options, state and its names, so that a training
-goes on from a checkpoint of ``--optimizer adam``, and the other way round.
+fairseq's Adam takes one parameter after the other, a dozen operations each: hundreds of small kernels
+an update. torch has one for lists of parameters (``torch.optim.adamw.adamw(fused=True)``, CPU and
+CUDA). Everything else is fairseq's: decoupled weight decay, options, state and its names, so that a
+training goes on from a checkpoint of ``--optimizer adam``, and the other way round.
 
 One constant differs in meaning. fairseq's update is
 
@@ -14,13 +14,10 @@ and torch's has :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon'`: the same for
 :math:`\epsilon' = \epsilon / \sqrt{1 - \beta_2^t}`.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, List
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.optim import register_optimizer
@@ -50,19 +47,19 @@ class FusedAdamW(Adam):
     def __init__(self, params: Any, **options: Any) -> None:
         super().__init__(params, **options)
         # torch wants the numbers of steps as tensors on the parameters' device; kept from step to step.
-        self._steps: dict[nn.Parameter, Tensor] = {}
+        self._steps: Dict[nn.Parameter, Tensor] = {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Take over a state, of this optimizer or of fairseq's ``adam``."""
         super().load_state_dict(state_dict)
         self._steps.clear()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
-            alike: dict[tuple[int, torch.device, torch.dtype], List[nn.Parameter]] = defaultdict(list)
+            alike: Dict[Tuple[int, torch.device, torch.dtype], List[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     state = self._begun(parameter)
@@ -71,9 +68,9 @@ class FusedAdamW(Adam):
                 self._update(parameters, steps + 1, group)
         return loss
 
-    def _begun(self, parameter: nn.Parameter) -> dict[str, Any]:
+    def _begun(self, parameter: nn.Parameter) -> Dict[str, Any]:
         """The parameter's state, in the type that its update is computed in."""
-        state: dict[str, Any] = self.state[parameter]
+        state: Dict[str, Any] = self.state[parameter]
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         if not state:
             state.update(
@@ -90,7 +87,7 @@ class FusedAdamW(Adam):
             )
         return state
 
-    def _update(self, parameters: list[nn.Parameter], steps: int, group: dict[str, Any]) -> None:
+    def _update(self, parameters: List[nn.Parameter], steps: int, group: Dict[str, Any]) -> None:
         """Update parameters of one type and device, for each of which it is the same step."""
         states = [self.state[parameter] for parameter in parameters]
         dtype = states[0]["exp_avg"].dtype

@@ -18,6 +18,15 @@ from adv_plugins.perturbation import unwrap
 from fairseq_compat.errors import UserError
 
 
+def computes_in_float16(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether gradients can underflow, so that the trainer scales the loss: weights or autocast."""
+    devices = {parameter.device.type for parameter in parameters}
+    return any(parameter.dtype == torch.float16 for parameter in parameters) or any(
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        for device in devices
+    )
+
+
 class LossScale:
     """The scale that the trainer's last backward multiplied the loss with (1 without fp16).
 
@@ -73,9 +82,7 @@ class KeptGradients:
         self._values: List[Optional[Tensor]] = [None] * len(self._parameters)
         self._loss_scale = loss_scale
         self._scale: Optional[Tensor] = None
-        self._half_precision = torch.is_autocast_enabled() or any(
-            p.dtype == torch.float16 for p in self._parameters
-        )
+        self._half_precision = computes_in_float16(self._parameters)
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor]) -> List[Tensor]:
         """One backward pass through ``loss``.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adv_plugins.batch import at_least_one
@@ -71,9 +72,26 @@ def recorded(embedding: nn.Embedding) -> Iterator[Calls]:
         handle.remove()
 
 
+def embedding_norm(model: nn.Module) -> Optional[nn.LayerNorm]:
+    """The layer norm that follows the sum of ``model``'s embeddings, by fairseq's name for it; None if
+    it has none."""
+    for name, module in unwrap(model).named_modules():
+        if name.rpartition(".")[2] == "layernorm_embedding" and isinstance(module, nn.LayerNorm):
+            return module
+    return None
+
+
 @contextlib.contextmanager
-def perturbed(module: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
+def perturbed(
+    module: nn.Module, deltas: Sequence[Tensor], norm: Optional[nn.LayerNorm] = None
+) -> Iterator[None]:
     """Add ``deltas[i]`` to the output of the i-th call of ``module``.
+
+    Args:
+        deltas: in float32 where ``module`` puts out float16 or bfloat16.
+        norm: what normalises the sum. In models of float16 or bfloat16 the sum is then a float32 tensor
+            up to there, and the normalised one is rounded, once: in bfloat16 a third of a perturbation
+            of norm 0.1 would be lost in rounding the sum. Without it, the sum is rounded.
 
     Raises:
         RuntimeError: the module was called more or fewer times than there are deltas.
@@ -83,11 +101,15 @@ def perturbed(module: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
     def hook(_module: nn.Module, _arguments: Tuple[Tensor, ...], output: Tensor) -> Tensor:
         if not remaining:
             raise RuntimeError(f"more than {len(deltas)} calls of the perturbed module in one pass")
-        return output + remaining.pop(0).to(output.dtype)
+        delta = remaining.pop(0)
+        if norm is None:
+            return output + delta.to(output.dtype)
+        return output + delta
 
     handle = module.register_forward_hook(hook)
     try:
-        yield
+        with normalised_in_float32(norm):
+            yield
     finally:
         handle.remove()
     if remaining:
@@ -106,6 +128,27 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             del module.forward  # which brings the class's own back
         else:
             module.forward = before  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def normalised_in_float32(norm: Optional[nn.LayerNorm]) -> Iterator[None]:
+    """Within the context a layer norm of float16 or bfloat16 computes in float32 and rounds at its end."""
+    if norm is None or norm.weight.dtype not in (torch.float16, torch.bfloat16):
+        yield
+        return
+
+    def forward(hidden: Tensor) -> Tensor:
+        normalised = F.layer_norm(
+            full_precision(hidden),
+            norm.normalized_shape,
+            full_precision(norm.weight),
+            full_precision(norm.bias),
+            norm.eps,
+        )
+        return normalised.to(norm.weight.dtype)
+
+    with replaced_forward(norm, forward):
+        yield
 
 
 @contextlib.contextmanager

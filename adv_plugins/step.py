@@ -23,6 +23,7 @@ from adv_plugins.gradients import KeptGradients, check_one_reduction
 from adv_plugins.perturbation import (
     Calls,
     captured_features,
+    embedding_norm,
     perturbed,
     real_tokens,
     recorded,
@@ -125,6 +126,9 @@ class Step:
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    def _perturbed(self, deltas: Sequence[Tensor]) -> ContextManager[None]:
+        return perturbed(self.embedding, deltas, embedding_norm(self.module))
+
     def clean(self) -> Tuple[BasePass, Calls]:
         """An inner pass of the batch as it is, and its word embeddings, to differentiate against."""
         with recorded(self.embedding) as words:
@@ -141,7 +145,7 @@ class Step:
             same_dropout: with the dropout masks of the step's first such pass.
         """
         with self._masks.replayed() if same_dropout else nullcontext():
-            with perturbed(self.embedding, deltas):
+            with self._perturbed(deltas):
                 model = self.model if last else self.module
                 return self.criterion.run_base(model, self.sample, write=write, logits=False)
 
@@ -193,7 +197,7 @@ class Step:
             if each.dropout is not None:
                 stack.enter_context(dropout_rate(self.module, each.dropout))
             if each.deltas is not None:
-                stack.enter_context(perturbed(self.embedding, each.deltas))
+                stack.enter_context(self._perturbed(each.deltas))
             inside = stack.enter_context(each.within()) if each.within else None
             states = stack.enter_context(captured_features(self.module)) if features else ()
             base = self.criterion.run_base(model, self.sample, write=each.write)
@@ -213,7 +217,7 @@ class Step:
     def _compare_joined(self, passes: Sequence[Pass], compare: Compare, weight: float) -> Compared:
         """All passes as one of a larger batch."""
         deltas = [torch.cat(calls) for calls in zip(*(each.deltas or () for each in passes))]
-        with perturbed(self.embedding, deltas) if deltas else nullcontext():
+        with self._perturbed(deltas) if deltas else nullcontext():
             whole = self.criterion.run_base(self.model, repeat_sample(self.sample, len(passes)))
         parts = compare([Ran(whole, (each,), None) for each in whole.logits.chunk(len(passes))])
         term = passes[0].weight * whole.loss + weight * parts.sum()

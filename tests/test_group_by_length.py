@@ -1,6 +1,7 @@
 """--group-by-length: every row once an epoch, in batches of like length, and exactly so when resumed."""
 
 import inspect
+from itertools import chain, pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_every_row_once_an_epoch_in_batches_of_the_same_number(kind, data, tmp_p
     seen.clear()
     fine_tune(data, tmp_path / "on", kind, *flags, *GROUPED)
     for grouped, ungrouped in zip(epochs(seen), epochs(stock)):
-        assert sorted(sum(grouped, [])) == list(range(ROWS))
+        assert sorted(chain(*grouped)) == list(range(ROWS))
         assert sorted(map(len, grouped)) == sorted(map(len, ungrouped))
     first, second = epochs(seen)
     assert {frozenset(ids) for ids in first} != {frozenset(ids) for ids in second}
@@ -96,8 +97,7 @@ def test_a_limit_of_tokens_holds(kind, data, tmp_path, seen):
     fine_tune(data, tmp_path, kind, "--batch-size", "20", "--max-tokens", "40", *GROUPED)
     batches = [each for update in seen for each in update]
     assert max(size for _, size in batches) <= 40
-    ids = sum((ids for ids, _ in batches), [])
-    assert sorted(ids) == sorted(2 * list(range(ROWS)))
+    assert sorted(chain(*(ids for ids, _ in batches))) == sorted(2 * list(range(ROWS)))
 
 
 def test_a_resumed_training_goes_on_in_the_middle_of_an_epoch(kind, data, tmp_path, seen):
@@ -167,7 +167,7 @@ def test_the_order_is_random_within_pools():
         steps = [np.sign(np.diff(sizes[order[begin : begin + 20]])) for begin in range(0, 100, 20)]
         turns = [1 if (step >= 0).all() else -1 if (step <= 0).all() else 0 for step in steps]
         assert 0 not in turns
-        assert all(left == -right for left, right in zip(turns, turns[1:]))
+        assert all(left == -right for left, right in pairwise(turns))
     assert list(grouped_order(np.array([], dtype=int), 20, generator)) == []
 
 
