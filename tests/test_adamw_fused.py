@@ -60,6 +60,13 @@ def test_epsilon_means_what_it_means_in_fairseq():
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
+def assert_same(one, other, tolerance):
+    for name, value in one.items():
+        # The gradient of a key's bias is 0, but for rounding, which Adam takes for a gradient.
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(value, other[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"), "classification")
@@ -78,8 +85,7 @@ def test_training_is_that_of_adam(data, tmp_path, flags):
     flags = (*flags, "--max-update", "12")
     fused = fine_tune(data, tmp_path / "fused", FUSED, *flags)["model"]
     adam = fine_tune(data, tmp_path / "adam", STOCK, *flags)["model"]
-    for name, value in fused.items():
-        torch.testing.assert_close(value, adam[name], rtol=1e-4, atol=1e-5, msg=name)
+    assert_same(fused, adam, 2e-3 if "--amp" in flags else 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +96,7 @@ def test_either_goes_on_from_the_others_checkpoint(data, tmp_path, order):
     for optimizer, updates in zip(order, ("5", "8")):
         parts = fine_tune(data, tmp_path / "parts", optimizer, "--max-update", updates)
     assert parts["optimizer_history"][-1]["num_updates"] == 8
-    for name, value in whole["model"].items():
-        torch.testing.assert_close(value, parts["model"][name], rtol=1e-5, atol=1e-6, msg=name)
+    assert_same(whole["model"], parts["model"], 1e-5)
     states = [each["last_optimizer_state"]["state"] for each in (whole, parts)]
     assert [each["step"] for each in states[0].values()] == [each["step"] for each in states[1].values()]
 
