@@ -98,14 +98,14 @@ def perturbed(module: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within the context ``module`` computes this instead; its hooks stay."""
     before = vars(module).get("forward")  # activation checkpointing puts one on the instance
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if before is None:
             del module.forward  # which brings the class's own back
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A batch in parts - by --update-freq or over workers - gives the gradients of the whole batch."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from processes import run_two_workers
 
 # Options under which a sentence's perturbation does not depend on the rest of the batch; R-AT's
 # default norm is that of the whole batch.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "rat_criterion": dict(adv_norm_over="sentence", adv_passes=3),
     "freelb_criterion": dict(adv_init_eps=0.0, adv_steps=4),
     "rapt_criterion": dict(noise_max_layer=1),
@@ -82,7 +83,7 @@ def worker(rank, port, name, kind, counted, options):
     Returns the reduced gradients and how many numbers were reduced.
     """
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
-    reductions = []
+    reductions: list[int] = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_float64(monkeypatch)
         criterion, model = make(name, kind, monkeypatch, **options)

@@ -90,8 +90,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, c
 
 def test_resuming_keeps_the_best_score_of_a_glue_metric(data, tmp_path):
     kind = "regression"
-    flags = ("--report-pearson-and-spearman", "--maximize-best-checkpoint-metric")
-    flags = (*flags, "--best-checkpoint-metric", "pearson_and_spearman")
+    flags = ["--report-pearson-and-spearman", "--maximize-best-checkpoint-metric"]
+    flags += ["--best-checkpoint-metric", "pearson_and_spearman"]
     bests = []
     for epochs in ("1", "3"):
         state = training.train(
@@ -112,11 +112,8 @@ def test_amp_runs(data, tmp_path, criterion):
 def test_update_freq_equals_a_larger_batch(data, tmp_path, criterion):
     """Two batches of 2 in an update equal one of 4, where nothing is drawn at random."""
     kind = "multiple-choice"
-    flags = {
-        "rat_criterion": ("--adv-norm-over", "sentence"),
-        "freelb_criterion": ("--adv-init-eps", "0"),
-    }[criterion]
-    flags = (*flags, *NO_DROPOUT, "--max-update", "3", "--curriculum", "1")
+    own = {"rat_criterion": "--adv-norm-over sentence", "freelb_criterion": "--adv-init-eps 0"}
+    flags = (*own[criterion].split(), *NO_DROPOUT, "--max-update", "3", "--curriculum", "1")
     states = [
         training.train(
             data[kind], tmp_path / name, kind, criterion, *flags, *more, optimizer="--optimizer sgd"

@@ -121,7 +121,11 @@ def result(score):
 
 
 def test_the_statistics():
-    scores = {"plain": [80.0, 82.0, 81.0], "rat": [81.0, 83.5, 81.5], "asa": [79.0, None, 80.0]}
+    scores: dict[str, list[float | None]] = {
+        "plain": [80.0, 82.0, 81.0],
+        "rat": [81.0, 83.5, 81.5],
+        "asa": [79.0, None, 80.0],
+    }
     results = {
         (method, seed): None if value is None else result(value)
         for method, values in scores.items()

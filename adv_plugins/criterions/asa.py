@@ -27,7 +27,7 @@ class AsaCriterionConfig(WrappingCriterionConfig):
     consistency_weight: float = field(
         default=1.0, metadata={"help": "weight alpha of the divergence from the clean prediction"}
     )
-    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
+    consistency_loss: CONSISTENCY_CHOICES = field(
         default="bi-kl",
         metadata={"help": "divergence from the clean prediction (regression: squared difference)"},
     )

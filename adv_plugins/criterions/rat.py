@@ -50,7 +50,7 @@ class RatCriterionConfig(AsaAdditionConfig):
     consistency_weight: float = field(
         default=0.5, metadata={"help": "weight alpha of the consistency between the passes"}
     )
-    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
+    consistency_loss: CONSISTENCY_CHOICES = field(
         default="bi-kl",
         metadata={"help": "divergence between two passes (regression: squared difference)"},
     )
