@@ -212,3 +212,6 @@ def embedding_matrix_direction(
     direction = divide_by_norm(summed[row], norm)
     pieces = direction.split([ids.numel() for ids in tokens])
     return Direction([piece.view_as(g) for piece, g in zip(pieces, gradients)], norm)
+
+
+DIRECTIONS = {"embedding-matrix": embedding_matrix_direction, "sentence": sentence_direction}
