@@ -11,6 +11,7 @@ import training
 from adv_plugins_cli import compare
 from adv_plugins_cli.data import subset
 from adv_plugins_cli.recipes import comparison_table, runs
+from methods import METHODS
 
 TINY = (
     "--encoder-layers 3 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8 --encoder-attention-heads 2 "
@@ -87,7 +88,7 @@ def test_every_method_gets_as_many_candidates_as_plain_gets_learning_rates():
     arguments = compare.parse_arguments(["RTE", "--from-scratch"])
     counts = {
         m: len(compare.candidates(m, arguments, "1e-5"))
-        for m in ("plain", "rat", "freelb", "rapt", "asa")
+        for m in ("plain", *(method.name for method in METHODS))
     }
     assert set(counts.values()) == {3}
 

@@ -20,6 +20,7 @@ from fairseq.models.roberta import RobertaModel
 
 import training
 from adv_plugins.methods import METHODS
+from methods import METHODS as TESTED
 
 ROOT = training.ROOT
 DOCS = ROOT / "docs"
@@ -321,7 +322,7 @@ def registered(fields):
     return found
 
 
-@pytest.mark.parametrize("name", ["rat", "freelb", "rapt", "asa"])
+@pytest.mark.parametrize("name", [method.name for method in TESTED])
 def test_the_tables_of_options_are_those_of_the_criterions(name):
     own_options = importlib.import_module("adv_plugins_cli.methods").own_options
     method = METHODS[name]
