@@ -14,7 +14,7 @@ class DistributionWithData(Distribution):
     setuptools asks the distribution for `has_data` there, a method that only its commands have.
     """
 
-    def has_data(self):
+    def has_data(self) -> bool:
         return self.has_data_files()
 
 

@@ -5,7 +5,8 @@ Every function returns the SUM over the N rows as a scalar, so a weight on it me
 every batch size (fairseq divides by the sample size later). Gradients flow through BOTH arguments.
 """
 
-from typing import Callable, Dict
+from itertools import combinations
+from typing import Callable, Dict, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,11 @@ def mae(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 def squared_difference(outputs_p: Tensor, outputs_q: Tensor) -> Tensor:
     """For regression: sum over sentences of the squared difference of the two raw outputs."""
     return (full_precision(outputs_p) - full_precision(outputs_q)).pow(2).sum()
+
+
+def mean_over_pairs(divergence: Callable[[Tensor, Tensor], Tensor], logits: Sequence[Tensor]) -> Tensor:
+    """The mean divergence between any two of the (N, C) logits, of which there are two at least."""
+    return torch.stack([divergence(p, q) for p, q in combinations(logits, 2)]).mean()
 
 
 DIVERGENCES: Dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,7 +1,8 @@
 """Dropout seen from outside: its rates, rates for one pass only, and the same masks again."""
 
 import contextlib
-from typing import Any, Callable, Iterator, List, Optional
+import logging
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import torch
 from fairseq.modules.fairseq_dropout import FairseqDropout
@@ -11,10 +12,26 @@ from torch import Tensor, nn
 from adv_plugins.checkpointing import computing, is_checkpointed, plain_forward
 from adv_plugins.perturbation import replaced_forward
 
+logger = logging.getLogger(__name__)
+
 
 def dropout_modules(model: nn.Module) -> List[nn.Module]:
     """Every dropout module of ``model`` with a rate above 0."""
     return [m for m in model.modules() if isinstance(m, (nn.Dropout, FairseqDropout)) and m.p > 0]
+
+
+def warn_of_equal_passes(model: nn.Module, rates: Sequence[Optional[float]]) -> None:
+    """Say so where passes that differ by their dropout masks alone have none: their rates are 0.
+
+    Args:
+        rates: of each pass, None for the model's own.
+    """
+    if not dropout_modules(model) or all(rate == 0 for rate in rates):
+        logger.warning(
+            "the model has no dropout, so the %d adversarial passes (--adv-passes) are equal "
+            "and their consistency is 0: give --dropout or --attention-dropout",
+            len(rates),
+        )
 
 
 def drops_layers(model: nn.Module) -> bool:

@@ -142,7 +142,7 @@ class _Attach(torch.autograd.Function):
     """Identity on the loss; its backward adds gradients that were computed earlier."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         loss: Tensor,
         loss_scale: LossScale,
@@ -154,7 +154,7 @@ class _Attach(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> Any:
         ctx.loss_scale.remember(scale)
         factor = scale / ctx.kept_scale
         gradients, scaled = ctx.gradients, []

@@ -75,7 +75,7 @@ class _MaskedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor, rate: float, recompute: bool
     ) -> Tensor:
         """q, k, v: (B, heads, T, d / heads); keep: (B, 1, T, T); rate: dropout's."""
@@ -93,7 +93,7 @@ class _MaskedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         q, k, v, kept, total, shares, spared, output = ctx.saved_tensors
         if shares is None:
             shares = _shares(q @ k.transpose(-1, -2), kept, total)

@@ -120,14 +120,14 @@ def perturbed(
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within the context ``module`` computes this instead; its hooks stay."""
     before = vars(module).get("forward")  # activation checkpointing puts one on the instance
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if before is None:
             del module.forward  # which brings the class's own back
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 @contextlib.contextmanager
@@ -255,3 +255,6 @@ def embedding_matrix_direction(
     direction = divide_by_norm(summed[row], norm)
     pieces = direction.split([ids.numel() for ids in tokens])
     return Direction([piece.view_as(g) for piece, g in zip(pieces, gradients)], norm)
+
+
+DIRECTIONS = {"embedding-matrix": embedding_matrix_direction, "sentence": sentence_direction}

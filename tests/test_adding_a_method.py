@@ -35,7 +35,7 @@ def test_fairseq_train_trains_with_it(folder):
     if not os.path.exists(script):
         pytest.skip(f"no fairseq-train beside {sys.executable}")
     (command,) = re.findall(r"```bash\n(fairseq-train .*?)```", PAGE, flags=re.S)
-    own = re.search(r"--user-dir \S+ --criterion \S+ --rdrop-weight \S+", command)[0]
+    (own,) = re.findall(r"--user-dir \S+ --criterion \S+ --rdrop-weight \S+", command)
     data = training.write_data(folder / "data", "classification")
     line = f"{data} --save-dir {folder} {own} --arch roberta --max-update 2 --log-interval 1"
     line = f"{line} {training.TINY} {training.ADAM} {training.KIND_FLAGS['classification']}"

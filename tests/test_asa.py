@@ -13,6 +13,7 @@ import adv_plugins.models.asa_roberta as asa_roberta
 import tiny
 from adv_plugins.batch import source_tokens
 from adv_plugins.models.asa_roberta import AsaRobertaModel, adversaries, biased, strip_adversary
+from methods import ASA, METHODS
 
 TAU, ALPHA = 0.3, 0.8
 
@@ -509,15 +510,13 @@ def test_models_that_cannot_play_are_refused():
         criterion(kind)(built, sample)
 
 
-@pytest.mark.parametrize("name", ["rat_criterion", "freelb_criterion", "rapt_criterion"])
-def test_asa_joins_the_other_methods(float64, monkeypatch, name):
+@pytest.mark.parametrize("method", [each for each in METHODS if each.knows(ASA)], ids=repr)
+def test_asa_joins_the_other_methods(float64, monkeypatch, method):
     """Objective and gradients of ``--asa-weight`` are the method's plus ASA's two terms."""
     kind = "classification"
     built, sample = model(kind), tiny.sample(kind)
     monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.zeros_like(scores))
-    options = dict(adv_init_eps=0.0) if name == "freelb_criterion" else {}
-    if name == "rapt_criterion":
-        options = dict(noise_max_layer=1)
+    name, options = method.criterion, method.alone
 
     def run(each):
         built.zero_grad()

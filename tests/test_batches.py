@@ -11,29 +11,21 @@ import adv_plugins.models.asa_roberta as asa_roberta
 import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 from conftest import use_float64
+from methods import ASA, METHODS, variants
 from processes import run_two_workers
 
-# Options under which a sentence's perturbation does not depend on the rest of the batch; R-AT's
-# default norm is that of the whole batch.
-METHODS = {
-    "rat_criterion": dict(adv_norm_over="sentence", adv_passes=3),
-    "freelb_criterion": dict(adv_init_eps=0.0, adv_steps=4),
-    "rapt_criterion": dict(noise_max_layer=1),
-    "asa_criterion": {},
-}
 
-
-def make(name, kind, monkeypatch, **options):
+def make(method, kind, monkeypatch, **options):
     """Criterion and model whose random numbers do not depend on the batch."""
     monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.zeros_like(scores))
-    criterion = tiny.criterion(name, kind, **METHODS[name], **options)
+    criterion = tiny.criterion(method.criterion, kind, **method.alone, **options)
 
     def noise(hidden, real):
         size = hidden.size(0) * hidden.size(2)
         wave = torch.arange(size, dtype=hidden.dtype, device=hidden.device).cos()
         return wave.view(hidden.size(0), 1, -1) * real.transpose(0, 1)
 
-    if name == "rapt_criterion":
+    if method.name == "rapt":
         monkeypatch.setattr(criterion, "noise", noise)
     model = tiny.model(kind, AsaRobertaModel)
     with torch.no_grad():
@@ -58,15 +50,18 @@ def part(sample, rows):
     return sample[rows] if torch.is_tensor(sample) else sample
 
 
-CASES = [(name, kind) for name in METHODS for kind in tiny.KINDS]
-# ASA's per-sentence terms are weighed by the batch's masked or labelled tokens per sentence there.
-CASES.remove(("asa_criterion", "masked-lm"))
-CASES.remove(("asa_criterion", "token-classification"))
+CASES = [
+    (method, kind)
+    for method in METHODS
+    for kind in tiny.KINDS
+    # ASA's per-sentence terms are weighed by the batch's masked or labelled tokens per sentence there.
+    if method.name != "asa" or kind not in ("masked-lm", "token-classification")
+]
 
 
-@pytest.mark.parametrize("name,kind", CASES)
-def test_gradients_of_parts_add_up(float64, monkeypatch, name, kind):
-    criterion, model = make(name, kind, monkeypatch)
+@pytest.mark.parametrize("method,kind", CASES, ids=str)
+def test_gradients_of_parts_add_up(float64, monkeypatch, method, kind):
+    criterion, model = make(method, kind, monkeypatch)
     sample = tiny.sample(kind)
     criterion(model, sample)[0].backward()
     whole = tiny.gradients(model)
@@ -76,16 +71,16 @@ def test_gradients_of_parts_add_up(float64, monkeypatch, name, kind):
     tiny.assert_same_gradients(tiny.gradients(model), whole)
 
 
-def worker(rank, port, name, kind, counted, options):
+def worker(rank, port, method, kind, counted, options):
     """One of two workers: two batches of a sentence (``--update-freq 2``), or one.
 
     Returns the reduced gradients and how many numbers were reduced.
     """
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
-    reductions = []
+    reductions: list[int] = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_float64(monkeypatch)
-        criterion, model = make(name, kind, monkeypatch, **options)
+        criterion, model = make(method, kind, monkeypatch, **options)
         if counted:
             wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
             wrapped.register_comm_hook(reductions, _count)
@@ -111,24 +106,18 @@ def _count(reductions, bucket):
     return work.then(lambda future: future.value()[0])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("method,more", variants(ASA))
 @pytest.mark.parametrize("ddp", ["legacy_ddp", "pytorch_ddp, unused parameters"])
 @pytest.mark.parametrize("sequential", [False, True])
-@pytest.mark.parametrize("asa_weight", [0.0, 0.7])
-def test_two_processes_give_the_gradients_of_one(
-    float64, monkeypatch, name, ddp, sequential, asa_weight
-):
+def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, method, more, ddp, sequential):
     """On an uneven split. It reduces once an update, whatever K and ``--update-freq``."""
-    if name == "asa_criterion" and asa_weight:
-        pytest.skip("an option of the others")
-    options = {"asa_weight": asa_weight} if asa_weight else {}
-    options["sequential_passes"] = sequential
+    options = {**more, "sequential_passes": sequential}
     kind = "multiple-choice"
     counted = ddp != "legacy_ddp"
-    found, _ = run_two_workers(worker, name, kind, counted, options)
+    found, _ = run_two_workers(worker, method, kind, counted, options)
     assert not isinstance(found, str), found
     gradients, elements = found
-    criterion, model = make(name, kind, monkeypatch, **options)
+    criterion, model = make(method, kind, monkeypatch, **options)
     criterion(model, tiny.sample(kind))[0].backward()
     ours = {key: torch.from_numpy(value) for key, value in gradients.items()}
     tiny.assert_same_gradients(ours, tiny.gradients(model))
@@ -157,15 +146,14 @@ def test_what_torchs_ddp_cannot_follow_is_refused(name, model):
         tiny.criterion(name, "classification")(Ddp(model), tiny.sample("classification"))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_loss_scale_that_is_too_large_recovers(name):
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_loss_scale_that_is_too_large_recovers(method):
     """float16 weights and fairseq's own scaler: overflow, smaller scale, then right gradients."""
     from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 
     kind = "classification"
     sample = tiny.sample(kind)
-    options = {**METHODS[name], "noise_max_layer": 1} if name == "rapt_criterion" else METHODS[name]
-    criterion = tiny.criterion(name, kind, **options)
+    criterion = tiny.criterion(method.criterion, kind, **method.alone)
     model = tiny.model(kind, AsaRobertaModel, double=False).half()
     scaler = DynamicLossScaler(init_scale=2.0**40, threshold=None)
     overflows = 0
@@ -186,7 +174,7 @@ def test_a_loss_scale_that_is_too_large_recovers(name):
     assert 5 < overflows < 60
     full = tiny.model(kind, AsaRobertaModel, double=False)
     torch.manual_seed(3)
-    tiny.criterion(name, kind, **options)(full, sample)[0].backward()
+    tiny.criterion(method.criterion, kind, **method.alone)(full, sample)[0].backward()
     expected = torch.cat([g.flatten() for g in tiny.gradients(full).values()])
     ours = torch.cat([g.flatten() for g in gradients.values()])
     cosine = torch.nn.functional.cosine_similarity(ours, expected, dim=0)

@@ -10,14 +10,9 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 import tiny
 import training
 from adv_plugins.models.bert import POOLER, AsaBertModel, BertModel, segment_ids
+from methods import variants
 
 FIRST_END = 2  # where the first </s> of every sequence is
-METHODS = {
-    "rat_criterion": dict(adv_passes=3),
-    "freelb_criterion": dict(adv_steps=3),
-    "rapt_criterion": dict(noise_max_layer=2),
-    "asa_criterion": {},
-}
 TABLE = "encoder.sentence_encoder.embed_positions."
 SIZES = (
     "--encoder-layers 2 --encoder-embed-dim 8 --encoder-ffn-embed-dim 16 --encoder-attention-heads 2 "
@@ -69,9 +64,9 @@ def segmented_and_folded(kind):
 
 
 @pytest.mark.parametrize("recomputed", (False, True))
-@pytest.mark.parametrize("criterion", METHODS)
+@pytest.mark.parametrize("method,more", variants({"adv_passes": 3}, {"noise_max_layer": 2}))
 @pytest.mark.parametrize("kind", tiny.KINDS)
-def test_every_method_hears_the_segments(float64, kind, criterion, recomputed):
+def test_every_method_hears_the_segments(float64, kind, method, more, recomputed):
     """In each pass, call and recomputation: loss and gradients are those of the folded positions."""
     found = []
     for model in segmented_and_folded(kind):
@@ -79,7 +74,8 @@ def test_every_method_hears_the_segments(float64, kind, criterion, recomputed):
             for index, layer in enumerate(model.encoder.sentence_encoder.layers):
                 model.encoder.sentence_encoder.layers[index] = checkpoint_wrapper(layer)
         torch.manual_seed(5)
-        loss, _, _log = tiny.criterion(criterion, kind, **METHODS[criterion])(model, pairs(kind))
+        criterion = tiny.criterion(method.criterion, kind, **{**method.on, **more})
+        loss, _, _log = criterion(model, pairs(kind))
         loss.backward()
         found.append((loss, tiny.gradients(model)))
     (loss, ours), (expected, theirs) = found

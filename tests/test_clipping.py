@@ -2,6 +2,7 @@
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -120,7 +121,7 @@ def test_training_shows_both_norms_and_repeats_stock_clipping_without_an_adversa
     training.train(data, tmp_path / "asa", "classification", "asa_criterion", *flags)
     lines = training.logged(caplog, "train_inner")
     assert all(float(line["adversary_gnorm"]) > 0 for line in lines)
-    states = []
+    states: list[dict[str, Any]] = []
     for method in (Trainer.clip_grad_norm, Trainer.clip_grad_norm.__wrapped__):
         caplog.clear()
         monkeypatch.setattr(Trainer, "clip_grad_norm", method)

@@ -6,13 +6,8 @@ import pytest
 import torch
 
 import training
+from methods import METHODS
 
-METHODS = {
-    "rat_criterion": (),
-    "freelb_criterion": ("--adv-steps", "2"),
-    "rapt_criterion": ("--noise-max-layer", "2"),
-    "asa_criterion": (),
-}
 DROPOUT = ("--dropout", "0.2", "--attention-dropout", "0.2", "--pooler-dropout", "0.2")
 NO_DROPOUT = ("--dropout", "0", "--attention-dropout", "0")
 EXACT = dict(rtol=0, atol=0)
@@ -25,31 +20,31 @@ def data(tmp_path_factory):
     return {kind: training.write_data(root / kind, kind) for kind in training.KIND_FLAGS}
 
 
-@pytest.mark.parametrize("criterion", METHODS)
-def test_recomputed_activations_train_the_same_model(data, tmp_path, criterion):
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_recomputed_activations_train_the_same_model(data, tmp_path, method):
     """RoBERTa has no such flag in fairseq 0.12.2."""
     flag = "--checkpoint-activations"
     kind = "multiple-choice"
-    flags = (*METHODS[criterion], *DROPOUT, "--max-epoch", "1")
-    usual = training.train(data[kind], tmp_path / "usual", kind, criterion, *flags)
-    recomputed = training.train(data[kind], tmp_path / "recomputed", kind, criterion, *flags, flag)
+    flags = (*method.flags, *DROPOUT, "--max-epoch", "1")
+    usual = training.train(data[kind], tmp_path / "usual", kind, method.criterion, *flags)
+    recomputed = training.train(
+        data[kind], tmp_path / "recomputed", kind, method.criterion, *flags, flag
+    )
     assert recomputed["cfg"]["model"].checkpoint_activations
     torch.testing.assert_close(recomputed["model"], usual["model"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("criterion", METHODS)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("kind", training.KIND_FLAGS)
-def test_every_method_trains_on_every_task(data, tmp_path, caplog, criterion, kind):
+def test_every_method_trains_on_every_task(data, tmp_path, caplog, method, kind):
     caplog.set_level(logging.INFO)
-    flags = (*METHODS[criterion], *DROPOUT, "--max-epoch", "2", "--log-interval", "1")
-    state = training.train(data[kind], tmp_path, kind, criterion, *flags)
+    flags = (*method.flags, *DROPOUT, "--max-epoch", "2", "--log-interval", "1")
+    state = training.train(data[kind], tmp_path, kind, method.criterion, *flags)
     assert all(torch.isfinite(value).all() for value in state["model"].values())
     inner = training.logged(caplog, "train_inner")
     valid = training.logged(caplog, "valid")
     assert len(valid) == 2 and len(inner) == len({line["num_updates"] for line in inner})
-    own = {"rat_criterion": "consistency_loss", "freelb_criterion": "adv_loss"}
-    own = {**own, "rapt_criterion": "consistency_loss", "asa_criterion": "masked_layer2"}
-    assert all(own[criterion] in line and "objective" in line for line in inner)
+    assert all(method.meter in line and "objective" in line for line in inner)
     assert all("valid_loss" in line and "valid_objective" not in line for line in valid)
 
 
@@ -75,14 +70,16 @@ def test_tensorboard_has_every_meter(data, tmp_path):
     assert {"loss", "accuracy"} <= tags["valid"]
 
 
-@pytest.mark.parametrize("criterion", METHODS)
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, criterion):
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, method):
     kind = "classification"
-    flags = (*METHODS[criterion], *DROPOUT)
-    whole = training.train(data[kind], tmp_path / "whole", kind, criterion, *flags, "--max-epoch", "2")
+    flags = (*method.flags, *DROPOUT)
+    whole = training.train(
+        data[kind], tmp_path / "whole", kind, method.criterion, *flags, "--max-epoch", "2"
+    )
     for epochs in ("1", "2"):
         resumed = training.train(
-            data[kind], tmp_path / "parts", kind, criterion, *flags, "--max-epoch", epochs
+            data[kind], tmp_path / "parts", kind, method.criterion, *flags, "--max-epoch", epochs
         )
     torch.testing.assert_close(resumed["model"], whole["model"], **EXACT)
     torch.testing.assert_close(resumed["last_optimizer_state"], whole["last_optimizer_state"], **EXACT)
@@ -90,8 +87,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, c
 
 def test_resuming_keeps_the_best_score_of_a_glue_metric(data, tmp_path):
     kind = "regression"
-    flags = ("--report-pearson-and-spearman", "--maximize-best-checkpoint-metric")
-    flags = (*flags, "--best-checkpoint-metric", "pearson_and_spearman")
+    flags = ["--report-pearson-and-spearman", "--maximize-best-checkpoint-metric"]
+    flags += ["--best-checkpoint-metric", "pearson_and_spearman"]
     bests = []
     for epochs in ("1", "3"):
         state = training.train(
@@ -101,10 +98,10 @@ def test_resuming_keeps_the_best_score_of_a_glue_metric(data, tmp_path):
     assert isinstance(bests[0], float) and bests[1] >= bests[0]
 
 
-@pytest.mark.parametrize("criterion", METHODS)
-def test_amp_runs(data, tmp_path, criterion):
-    flags = (*METHODS[criterion], "--amp", "--max-update", "2")
-    state = training.train(data["classification"], tmp_path, "classification", criterion, *flags)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_amp_runs(data, tmp_path, method):
+    flags = (*method.flags, "--amp", "--max-update", "2")
+    state = training.train(data["classification"], tmp_path, "classification", method.criterion, *flags)
     assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
@@ -112,11 +109,8 @@ def test_amp_runs(data, tmp_path, criterion):
 def test_update_freq_equals_a_larger_batch(data, tmp_path, criterion):
     """Two batches of 2 in an update equal one of 4, where nothing is drawn at random."""
     kind = "multiple-choice"
-    flags = {
-        "rat_criterion": ("--adv-norm-over", "sentence"),
-        "freelb_criterion": ("--adv-init-eps", "0"),
-    }[criterion]
-    flags = (*flags, *NO_DROPOUT, "--max-update", "3", "--curriculum", "1")
+    own = {"rat_criterion": "--adv-norm-over sentence", "freelb_criterion": "--adv-init-eps 0"}
+    flags = (*own[criterion].split(), *NO_DROPOUT, "--max-update", "3", "--curriculum", "1")
     states = [
         training.train(
             data[kind], tmp_path / name, kind, criterion, *flags, *more, optimizer="--optimizer sgd"

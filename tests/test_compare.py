@@ -11,6 +11,7 @@ import training
 from adv_plugins_cli import compare
 from adv_plugins_cli.data import subset
 from adv_plugins_cli.recipes import comparison_table, runs
+from methods import METHODS
 
 TINY = (
     "--encoder-layers 3 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8 --encoder-attention-heads 2 "
@@ -87,7 +88,7 @@ def test_every_method_gets_as_many_candidates_as_plain_gets_learning_rates():
     arguments = compare.parse_arguments(["RTE", "--from-scratch"])
     counts = {
         m: len(compare.candidates(m, arguments, "1e-5"))
-        for m in ("plain", "rat", "freelb", "rapt", "asa")
+        for m in ("plain", *(method.name for method in METHODS))
     }
     assert set(counts.values()) == {3}
 
@@ -121,7 +122,11 @@ def result(score):
 
 
 def test_the_statistics():
-    scores = {"plain": [80.0, 82.0, 81.0], "rat": [81.0, 83.5, 81.5], "asa": [79.0, None, 80.0]}
+    scores: dict[str, list[float | None]] = {
+        "plain": [80.0, 82.0, 81.0],
+        "rat": [81.0, 83.5, 81.5],
+        "asa": [79.0, None, 80.0],
+    }
     results = {
         (method, seed): None if value is None else result(value)
         for method, values in scores.items()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy
 import pytest
@@ -35,7 +36,7 @@ def use_as_default(default):
 @pytest.fixture
 def plain_dataclasses(monkeypatch):
     """`dataclasses` without the fix; afterwards it is as it was."""
-    patched = dataclasses._get_field
+    patched = vars(dataclasses)["_get_field"]
     monkeypatch.setattr(dataclasses, "_get_field", getattr(patched, "original", patched))
 
 
@@ -62,23 +63,24 @@ def test_config_defaults_are_allowed_where_python_refuses_them(module, plain_dat
 @refuses_unhashable_defaults
 def test_the_defaults_of_others_are_still_refused():
     fairseq_compat.allow_config_defaults()
-    for default in (make_dataclass("fairseq_of_a_user")(), make_dataclass(__name__)(), [], {}):
+    defaults: list[Any] = [make_dataclass("fairseq_of_a_user")(), make_dataclass(__name__)(), [], {}]
+    for default in defaults:
         with pytest.raises(ValueError, match="mutable default"):
             use_as_default(default)
 
 
 def test_config_defaults_are_left_to_an_older_python(plain_dataclasses, monkeypatch):
-    plain = dataclasses._get_field
+    plain = vars(dataclasses)["_get_field"]
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     fairseq_compat.allow_config_defaults()
-    assert dataclasses._get_field is plain
+    assert vars(dataclasses)["_get_field"] is plain
 
 
 def test_fixing_twice_is_fixing_once(plain_dataclasses):
     fairseq_compat.allow_config_defaults()
-    once = dataclasses._get_field
+    once = vars(dataclasses)["_get_field"]
     fairseq_compat.allow_config_defaults()
-    assert dataclasses._get_field is once
+    assert vars(dataclasses)["_get_field"] is once
     fairseq_compat.allow_namespaces_in_checkpoints()
     fairseq_compat.allow_namespaces_in_checkpoints()
     assert torch.serialization.get_safe_globals().count(argparse.Namespace) == 1
@@ -127,7 +129,7 @@ def test_numpy_with_compat_stays_as_it_is(monkeypatch):
     own = SimpleNamespace()
     monkeypatch.setattr(numpy, "compat", own, raising=False)
     fairseq_compat.restore_numpy_long()
-    assert numpy.compat is own
+    assert vars(numpy)["compat"] is own
 
 
 def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
@@ -137,12 +139,12 @@ def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
         "fairseq": (lambda: fixed.append("fairseq"),),
     }
     monkeypatch.setattr(fairseq_compat, "FIXES", fixes)
-    hook = fairseq_compat.FixOnImport()
+    find_spec: Any = fairseq_compat.FixOnImport().find_spec
     for name in ("os", "fairseq", "fairseq_cli.train", "hydra"):
-        assert hook.find_spec(name) is None
+        assert find_spec(name) is None
     assert fixed == []
     for name in ("hydra.core", "fairseq.version", "fairseq.data", "hydra.main"):
-        assert hook.find_spec(name) is None
+        assert find_spec(name) is None
     assert fixed == ["hydra", "fairseq"]
 
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from argparse import Namespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def load_fairseq(folder):
 
 def encoder_of(folder):
     option, path = tokenizer_options.options_of_checkpoint(folder)
-    values = {"sentencepiece": None, "wordpiece": None, "bpe_dir": None}
+    values: dict[str, Any] = {"sentencepiece": None, "wordpiece": None, "bpe_dir": None}
     values[option.removeprefix("--").replace("-", "_")] = path
     return tokenizer_options.load_encoder(Namespace(**values))
 

@@ -89,6 +89,7 @@ def test_the_loss_scale_multiplies_inner_passes_and_dummy_batches_are_forgotten(
         kept = KeptGradients(model, scale)
         delta = torch.zeros((), requires_grad=True)
         (gradient,) = kept.backward((weight + delta) * 2, [delta])
+        assert kept._values[0] is not None
         inner.append(kept._values[0].item())
         weight.grad = None
         (kept.attach(weight * 5) * outer_scale).backward()
@@ -125,8 +126,9 @@ def test_a_float16_model_starts_with_fairseqs_first_loss_scale():
     x = torch.full((1, 1), 1e-7, dtype=torch.float16)  # times 128 it does not vanish
     x.requires_grad_()
     (gradient,) = kept.backward(model(x).float().sum(), [x])
-    assert gradient.dtype == torch.float32 and kept._values[0].item() > 0
-    assert kept._scale.item() == LossScale.FIRST_HALF_PRECISION_SCALE
+    assert gradient.dtype == torch.float32
+    assert kept._values[0] is not None and kept._values[0].item() > 0
+    assert kept._scale is not None and kept._scale.item() == LossScale.FIRST_HALF_PRECISION_SCALE
 
 
 @pytest.mark.parametrize("direction", [sentence_direction, embedding_matrix_direction])

@@ -12,6 +12,7 @@ import runpy
 import shlex
 import sys
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
@@ -19,6 +20,7 @@ from fairseq.models.roberta import RobertaModel
 
 import training
 from adv_plugins.methods import METHODS
+from methods import METHODS as TESTED
 
 ROOT = training.ROOT
 DOCS = ROOT / "docs"
@@ -80,7 +82,7 @@ def cli():
 @pytest.fixture(scope="module")
 def options(cli):
     """Command, as words -> its options; the empty one's are those of ``adv-plugins`` itself."""
-    known = {(): help_of(lambda: cli.main(["--help"]))}
+    known: dict[tuple[str, ...], Any] = {(): help_of(lambda: cli.main(["--help"]))}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["adv-plugins"])
         for name in cli.COMMANDS:
@@ -287,7 +289,7 @@ def test_both_tables_of_methods_are_those_that_are_registered():
         if method.criterion.endswith("_release"):  # of the measuring tools
             continue
         _, paper, passes, _ = listed.pop(method.name)
-        title = re.match(r"\[([^]]+)\], ", paper)[1]
+        (title,) = re.findall(r"^\[([^]]+)\], ", paper)
         assert method.title.startswith(title) and addresses[title] == method.address
         assert passes == method.passes
         _, criterion, paper, summary, passes = described.pop(method.name)
@@ -313,12 +315,14 @@ def registered(fields):
     for field in fields:
         default = getattr(field.default, "value", field.default)
         shown = "none" if default is None else "off" if default is False else str(default)
-        choices = [each.value for each in field.type] if isinstance(field.type, enum.EnumMeta) else []
+        choices: list[str] = []
+        if isinstance(field.type, enum.EnumMeta):
+            choices = [each.value for each in cast(Any, field.type)]
         found["--" + field.name.replace("_", "-")] = ("|".join(choices), shown)
     return found
 
 
-@pytest.mark.parametrize("name", ["rat", "freelb", "rapt", "asa"])
+@pytest.mark.parametrize("name", [method.name for method in TESTED])
 def test_the_tables_of_options_are_those_of_the_criterions(name):
     own_options = importlib.import_module("adv_plugins_cli.methods").own_options
     method = METHODS[name]
@@ -360,8 +364,8 @@ def test_the_picture_is_drawn_from_the_table(tmp_path, monkeypatch):
     costs = draw_costs.read_costs(DOCS / "costs.md")
     assert len(costs) >= 11 and all(each.least <= each.time <= each.most for each in costs)
     with Image.open(DOCS / "pictures" / "cost.png") as picture:
-        drawn = json.loads(picture.text[draw_costs.ROWS])
+        drawn = json.loads(picture.info[draw_costs.ROWS])
     assert drawn == json.loads(json.dumps(costs)), "python scripts/measure/draw_costs.py"
     draw_costs.draw(costs, tmp_path / "new.png")
     with Image.open(tmp_path / "new.png") as picture:
-        assert json.loads(picture.text[draw_costs.ROWS]) == drawn and min(picture.size) > 500
+        assert json.loads(picture.info[draw_costs.ROWS]) == drawn and min(picture.size) > 500

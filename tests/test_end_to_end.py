@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import training
+from methods import METHODS
 from processes import run_two_workers
 
 
@@ -64,7 +65,7 @@ def worker(rank, port, arguments):
     training.train(*arguments)
 
 
-@pytest.mark.parametrize("criterion", ["rat", "freelb", "rapt", "asa"])
+@pytest.mark.parametrize("criterion", [method.name for method in METHODS])
 def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
     """Five batches, so one worker has none in the last update; unused parameters included.
 

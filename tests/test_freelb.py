@@ -79,7 +79,8 @@ def test_gradients_equal_algorithm_1(float64, monkeypatch, kind, norm, dropout):
     draws = iter(uniform)
     monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, low, high: self.copy_(next(draws)))
     freelb = criterion(kind, adv_norm=norm, no_reuse_dropout_mask=fresh)
-    run_base, passes = freelb.run_base, []
+    passes: list[int] = []
+    run_base = freelb.run_base
 
     def numbered_run_base(model, sample, **options):
         if masks:

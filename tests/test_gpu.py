@@ -10,16 +10,11 @@ import test_batches
 import tiny
 import training
 from adv_plugins.dropout import SameMasks
+from methods import METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 DEVICE = "cuda"
-METHODS = {
-    "rat_criterion": (),
-    "freelb_criterion": (),
-    "rapt_criterion": ("--noise-max-layer", "2"),
-    "asa_criterion": (),
-}
 
 
 def test_the_same_dropout_mask_on_the_gpu():
@@ -36,14 +31,14 @@ def test_the_same_dropout_mask_on_the_gpu():
 
 @pytest.mark.parametrize("sequential", [False, True])
 @pytest.mark.parametrize("kind", tiny.KINDS)
-@pytest.mark.parametrize("criterion", METHODS)
-def test_the_gpu_gives_the_cpus_gradients(float64, monkeypatch, criterion, kind, sequential):
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_the_gpu_gives_the_cpus_gradients(float64, monkeypatch, method, kind, sequential):
     """Without random numbers; ASA's masked attention is computed again in the backward there."""
     found = []
     for device in ("cpu", DEVICE):
-        method, model = test_batches.make(criterion, kind, monkeypatch, sequential_passes=sequential)
+        criterion, model = test_batches.make(method, kind, monkeypatch, sequential_passes=sequential)
         model, sample = model.to(device), tiny.to_device(tiny.sample(kind), device)
-        loss, _, log = method(model, sample)
+        loss, _, log = criterion(model, sample)
         loss.backward()
         found.append((loss.cpu(), {name: g.cpu() for name, g in tiny.gradients(model).items()}))
         assert math.isfinite(log["objective"])
@@ -51,13 +46,13 @@ def test_the_gpu_gives_the_cpus_gradients(float64, monkeypatch, criterion, kind,
 
 
 @pytest.mark.parametrize("precision", ["--fp16", "--amp"])
-@pytest.mark.parametrize("criterion", METHODS)
-def test_every_method_trains_in_half_precision(tmp_path, monkeypatch, caplog, criterion, precision):
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_every_method_trains_in_half_precision(tmp_path, monkeypatch, caplog, method, precision):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(training, "TINY", training.TINY.replace("--cpu ", ""))
     data = training.write_data(tmp_path / "data", "classification")
-    flags = (*METHODS[criterion], precision, "--max-epoch", "4", "--log-interval", "1")
-    state = training.train(data, tmp_path, "classification", criterion, *flags)
+    flags = (*method.flags, precision, "--max-epoch", "4", "--log-interval", "1")
+    state = training.train(data, tmp_path, "classification", method.criterion, *flags)
     assert all(torch.isfinite(value).all() for value in state["model"].values())
     lines = training.logged(caplog, "train_inner")
     assert len(lines) > 10

@@ -4,6 +4,7 @@ import argparse
 import copy
 import random
 import shutil
+from typing import Any
 
 import fairseq_cli.validate
 import pytest
@@ -73,7 +74,7 @@ def test_code_in_a_configuration_does_not_run(trained, state, tmp_path):
     """fairseq's transformer_lm evaluates --character-filters, and hubert its layers."""
     evidence = tmp_path / "ran"
     code = f"open({str(evidence)!r}, 'w').close()"
-    attacks = {
+    attacks: dict[str, dict[str, Any]] = {
         "transformer_lm_gpt": {"character_embeddings": True, "character_filters": code},
         "transformer_lm": {"character_embeddings": True, "character_filters": code},
         "lightconv_lm": {"character_embeddings": True, "character_filters": code},

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import fairseq_cli.hydra_train
 import pytest
@@ -68,7 +69,7 @@ def hydra_train(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_values_are_the_recipes(hydra_train, monkeypatch, method):
-    seen = []
+    seen: list[Any] = []
     monkeypatch.setattr(fairseq_cli.hydra_train, "pre_main", seen.append)
     hydra_train(method, "task.data=x", "checkpoint.finetune_from_model=y.pt")
     (ours,) = seen

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from typing import Any
 
 import fairseq_cli.validate
 import numpy as np
@@ -79,14 +80,14 @@ def official(tmp_path_factory):
     (root / "HellaSwag").mkdir()
     for seed, split in enumerate(("train", "val")):
         stories = zip(texts(9, seed), *(texts(9, seed + 7 * choice) for choice in range(1, 5)))
-        rows = [{"ctx": s[0], "endings": s[1:], "label": i % 4} for i, s in enumerate(stories)]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        endings = [{"ctx": s[0], "endings": s[1:], "label": i % 4} for i, s in enumerate(stories)]
+        lines = "".join(json.dumps(row) + "\n" for row in endings)
         (root / "HellaSwag" / f"hellaswag_{split}.jsonl").write_text(lines)
     (root / "WNUT-17").mkdir()
     for seed, file in enumerate(("wnut17train.conll", "emerging.dev.conll")):
         sentences = [sentence.split() for sentence in texts(9, seed)]
-        lines = ["".join(f"{word}\t{NAMES.get(word, 'O')}\n" for word in words) for words in sentences]
-        (root / "WNUT-17" / file).write_text("\n".join(lines))
+        tagged = ["".join(f"{word}\t{NAMES.get(word, 'O')}\n" for word in words) for words in sentences]
+        (root / "WNUT-17" / file).write_text("\n".join(tagged))
     return root
 
 
@@ -413,7 +414,8 @@ def test_an_ensemble_of_checkpoints(official, binary, tmp_path, capsys):
 
 def test_one_model_at_a_time_is_in_memory(official, binary, tmp_path, monkeypatch, capsys):
     models = [train(binary, tmp_path / f"seed{seed}", "RTE", seed=seed) for seed in (1, 2, 3)]
-    alive, counts = weakref.WeakSet(), []
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    counts = []
     stock = predictor.Predictor.__init__
 
     def init(self, trained):

@@ -269,8 +269,9 @@ def test_norm_of_the_embedding_matrix_perturbation_is_epsilon():
         (dict(adv_passes=1), "--adv-passes 2 or more, or --consistency-weight 0"),
         (dict(adv_passes=0, consistency_weight=0.0), "--adv-passes must be at least 1"),
         (dict(adv_eps_per_pass="0.1"), "--adv-eps-per-pass needs 2 numbers"),
+        (dict(adv_eps_per_pass="0.1,inf"), "--adv-eps-per-pass needs numbers below inf"),
         (dict(adv_eps_per_pass="0.1,x"), "--adv-eps-per-pass needs comma-separated numbers"),
-        (dict(adv_dropout_per_pass="0.1,1.0"), "--adv-dropout-per-pass needs rates below 1"),
+        (dict(adv_dropout_per_pass="0.1,1.0"), "--adv-dropout-per-pass needs numbers below 1"),
     ],
 )
 def test_bad_options_name_the_knob(options, message):

@@ -80,7 +80,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(tmp_path):
     first = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, env=ENVIRONMENT
     )
-    assert first.stdout.readline() == b"held\n"
+    assert first.stdout and first.stdout.readline() == b"held\n"
     began = time.monotonic()
     with pytest.raises(UserError, match=f"another run is at work there .process {first.pid}"):
         with run_folder.locked(tmp_path):
@@ -120,6 +120,7 @@ def test_a_training_ends_with_its_runner(tmp_path, number):
         stderr=subprocess.DEVNULL,
         env=ENVIRONMENT,
     )
+    assert runner.stdout
     line = runner.stdout.readline().split()
     assert line[0] == b"training" and log.read_bytes().startswith(b"training ")
     assert is_alive(int(line[1]))
@@ -154,8 +155,9 @@ def test_trainings_in_the_background_end_with_their_runner(tmp_path):
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
     )
-    line = next(line for line in runner.stdout if line.startswith(b"training "))
-    child = int(line.split()[1])
+    assert runner.stdout
+    said = next(line for line in runner.stdout if line.startswith(b"training "))
+    child = int(said.split()[1])
     assert is_alive(child)
     runner.kill()
     runner.wait()

@@ -21,7 +21,8 @@ def compare_two_passes(kind, masks, monkeypatch, *, write, sequential):
     """Two passes without perturbations, compared; the objective, what is logged, the gradients."""
     model = tiny.model(kind, dropout=tiny.DROPOUT, pooler_dropout=tiny.DROPOUT)
     criterion = tiny.criterion("rat_criterion", kind, sequential_passes=sequential)
-    stock, sizes = criterion.run_base, []
+    stock = criterion.run_base
+    sizes: list[int] = []
 
     def run_base(model, sample, **options):
         copies = sample["nsentences"] // tiny.BATCH

@@ -12,16 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
+from methods import METHODS
 
-OPTIONS = {
-    "rat_criterion": {},
-    "freelb_criterion": {},
-    "rapt_criterion": dict(noise_max_layer=1),
-    "asa_criterion": {},
-}
-# How many forwards of the model (a doubled batch is one).
-FORWARDS = {"rat_criterion": 2, "freelb_criterion": 3, "rapt_criterion": 1, "asa_criterion": 2}
-SEQUENTIAL_FORWARDS = {**FORWARDS, "rat_criterion": 4, "rapt_criterion": 3, "asa_criterion": 3}
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 READS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim"}
 
 
@@ -60,24 +53,22 @@ def reads_on_the_gpu(criterion, model, sample):
     return sum("synchroniz" in str(each.message) for each in caught)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("sequential", [False, True])
-def test_a_method_waits_no_more_often_than_its_forwards(monkeypatch, device, name, kind, sequential):
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+def test_a_method_waits_no_more_often_than_its_forwards(monkeypatch, device, method, kind, sequential):
     count = reads_on_the_cpu if device == "cpu" else reads_on_the_gpu
     model = tiny.model(kind, AsaRobertaModel, double=False, dropout=tiny.DROPOUT).to(device)
     sample = tiny.to_device(tiny.sample(kind), device)
     if kind == "regression":
         sample["target"] = sample["target"].float()
-    criterion = tiny.criterion(name, kind, **OPTIONS[name], sequential_passes=sequential)
-    if name == "rapt_criterion":  # drawn on the CPU, always: nothing to wait for
+    criterion = tiny.criterion(method.criterion, kind, **method.on, sequential_passes=sequential)
+    if method.name == "rapt":  # drawn on the CPU, always: nothing to wait for
         monkeypatch.setattr(criterion, "draw_layer", lambda: 1)
     count(criterion, model, sample)  # the first step checks the model
     stock = count(criterion.base, model, sample)
-    forwards = (SEQUENTIAL_FORWARDS if sequential else FORWARDS)[name]
+    forwards = method.sequential if sequential else method.forwards
     assert stock > 0  # or nothing is measured
     own = count(criterion, model, sample)
     assert own <= forwards * stock

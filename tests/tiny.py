@@ -3,6 +3,7 @@
 import contextlib
 from argparse import Namespace
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
@@ -35,7 +36,7 @@ def dictionary():
 class Task:
     """Just enough of the tasks: their type decides which base criterion is wrapped."""
 
-    def __new__(cls, kind):
+    def __new__(cls, kind) -> Any:
         stock = {
             "classification": SentencePredictionTask,
             "regression": SentencePredictionTask,

@@ -9,7 +9,7 @@ from torch import nn
 from adv_plugins import asa_game
 from adv_plugins.asa_game import AsaGame, check_adversaries
 from adv_plugins.criterions.base_choice import WrappingCriterionConfig
-from adv_plugins.criterions.options import CONSISTENCY_CHOICES, check_range
+from adv_plugins.criterions.options import CleanConsistencyConfig, check_range
 from adv_plugins.criterions.wrapping import WrappingCriterion
 from adv_plugins.divergence import get_divergence
 from adv_plugins.methods import register_method
@@ -17,19 +17,12 @@ from adv_plugins.step import Step
 
 
 @dataclass
-class AsaCriterionConfig(WrappingCriterionConfig):
+class AsaCriterionConfig(CleanConsistencyConfig, WrappingCriterionConfig):
     """Options of ASA."""
 
     asa_tau: float = field(
         default=0.3,
         metadata={"help": "price tau of a masked unit: the lower, the stronger the adversary"},
-    )
-    consistency_weight: float = field(
-        default=1.0, metadata={"help": "weight alpha of the divergence from the clean prediction"}
-    )
-    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
-        default="bi-kl",
-        metadata={"help": "divergence from the clean prediction (regression: squared difference)"},
     )
 
 

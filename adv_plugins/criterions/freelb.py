@@ -80,7 +80,6 @@ class FreeLBCriterion(WithAsa):
     """
 
     ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
-    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
     LOSS_METERS = ("objective", "adv_loss")
     MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
 

@@ -1,14 +1,28 @@
 """What options of several methods have in common: choices and checks."""
 
 import math
-from typing import Any, List, Optional
+from dataclasses import dataclass, field
+from typing import Any, List
 
 from fairseq.dataclass import ChoiceEnum
 
 from adv_plugins.divergence import DIVERGENCES
 from fairseq_compat.errors import UserError
 
-CONSISTENCY_CHOICES = ChoiceEnum(list(DIVERGENCES))
+CONSISTENCY_CHOICES: Any = ChoiceEnum(list(DIVERGENCES))
+
+
+@dataclass
+class CleanConsistencyConfig:
+    """Of methods that compare a perturbed prediction with the clean one."""
+
+    consistency_weight: float = field(
+        default=1.0, metadata={"help": "weight alpha of the divergence from the clean prediction"}
+    )
+    consistency_loss: CONSISTENCY_CHOICES = field(
+        default="bi-kl",
+        metadata={"help": "divergence from the clean prediction (regression: squared difference)"},
+    )
 
 
 def flag(option: str) -> str:
@@ -28,15 +42,18 @@ def check_range(cfg: Any, *options: str, at_least: float) -> None:
             raise UserError(f"{flag(option)} must be at least {at_least}, but is {value}")
 
 
-def one_for_each_pass(cfg: Any, option: str, passes: int) -> Optional[List[float]]:
-    """Comma-separated numbers >= 0, one for each of --adv-passes; None where the option is not given.
+def one_for_each_pass(cfg: Any, option: str, *, otherwise: Any, below: float = math.inf) -> List[Any]:
+    """Comma-separated numbers >= 0, one for each of --adv-passes.
+
+    Args:
+        otherwise: what each pass has where the option is not given; below: what the numbers are below.
 
     Raises:
         UserError: naming the flag.
     """
-    text = getattr(cfg, option)
+    text, passes = getattr(cfg, option), cfg.adv_passes
     if not text:
-        return None
+        return [otherwise] * passes
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError:
@@ -46,4 +63,6 @@ def one_for_each_pass(cfg: Any, option: str, passes: int) -> Optional[List[float
             f"{flag(option)} needs {passes} numbers of at least 0 (one for each of --adv-passes), "
             f"not {text!r}"
         )
+    if not all(value < below for value in values):
+        raise UserError(f"{flag(option)} needs numbers below {below:g}, not {text!r}")
     return values

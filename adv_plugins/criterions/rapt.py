@@ -1,26 +1,27 @@
 """RAPT, multi-layer random perturbation training (Pereira et al., BlackboxNLP 2021)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.criterions.options import CONSISTENCY_CHOICES, check_range
+from adv_plugins.criterions.options import CleanConsistencyConfig, check_range
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
 from adv_plugins.divergence import full_precision, get_divergence
 from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import encoder_layers
 from adv_plugins.methods import register_method
 from adv_plugins.perturbation import word_embedding
+from adv_plugins.shared_draws import SharedDraws
 from adv_plugins.step import Step
 from fairseq_compat.errors import UserError
 
 
 @dataclass
-class RaptCriterionConfig(AsaAdditionConfig):
+class RaptCriterionConfig(CleanConsistencyConfig, AsaAdditionConfig):
     """Options of RAPT."""
 
     noise_eta: float = field(
@@ -33,13 +34,6 @@ class RaptCriterionConfig(AsaAdditionConfig):
     )
     noise_norm_over: ChoiceEnum(["token", "sentence"]) = field(  # type: ignore[valid-type]
         default="token", metadata={"help": "what has L-infinity norm eta: each token or sentence"}
-    )
-    consistency_weight: float = field(
-        default=1.0, metadata={"help": "weight alpha of the divergence from the clean prediction"}
-    )
-    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
-        default="bi-kl",
-        metadata={"help": "divergence from the clean prediction (regression: squared difference)"},
     )
 
 
@@ -79,7 +73,6 @@ class RaptCriterion(WithAsa):
     """
 
     ADVICE_ON_NAN = ", or a smaller --noise-eta"
-    ADVICE_ON_NAN = ", or a smaller --noise-eta"
     LOSS_METERS = ("objective", "consistency_loss")
     MEAN_METERS = ("noise_layer",)
 
@@ -91,8 +84,7 @@ class RaptCriterion(WithAsa):
         self.norm_dimensions = (-1,) if str(cfg.noise_norm_over) == "token" else (0, 2)
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
-        self._seed: Optional[int] = None
-        self._draws = 0
+        self.draws = SharedDraws()
 
     def is_active(self) -> bool:
         """Plain fine-tuning when the weight is 0."""
@@ -140,17 +132,5 @@ class RaptCriterion(WithAsa):
         return (self.eta * noise / size.clamp_min(1e-30)).to(hidden.dtype)
 
     def draw_layer(self) -> int:
-        """r, from a random stream of its own.
-
-        It depends on the seed that fairseq sets in every update (the same on all workers) and on the
-        number of the batch in that update, not on what a worker has drawn otherwise. So workers agree
-        and a resumed run draws what an uninterrupted one does. A batch tried again in the same update
-        (fp16 overflow, --amp) draws anew.
-        """
-        if self.max_layer == 0:
-            return 0
-        seed = torch.initial_seed()
-        self._draws = self._draws + 1 if seed == self._seed else 0
-        self._seed = seed
-        generator = torch.Generator().manual_seed((seed * 1000003 + self._draws) % 2**63)
-        return int(torch.randint(1, self.max_layer + 1, (), generator=generator))
+        """r, the same on all workers."""
+        return self.draws.up_to(self.max_layer) if self.max_layer else 0

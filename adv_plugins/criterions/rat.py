@@ -1,37 +1,20 @@
 """R-AT, regularized adversarial training (Ni et al., Findings of EMNLP 2022)."""
 
-import logging
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import combinations
 from typing import Any, List, Optional
 
-import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.criterions.options import (
-    CONSISTENCY_CHOICES,
-    check_range,
-    one_for_each_pass,
-)
+from adv_plugins.criterions.options import CONSISTENCY_CHOICES, check_range, one_for_each_pass
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
-from adv_plugins.divergence import get_divergence
-from adv_plugins.dropout import dropout_modules
+from adv_plugins.divergence import get_divergence, mean_over_pairs
+from adv_plugins.dropout import warn_of_equal_passes
 from adv_plugins.methods import register_method
-from adv_plugins.perturbation import (
-    embedding_matrix_direction,
-    sentence_direction,
-    sentence_norms,
-    word_embedding,
-)
+from adv_plugins.perturbation import DIRECTIONS, sentence_norms, word_embedding
 from adv_plugins.step import Pass, Ran, Step
 from fairseq_compat.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-DIRECTIONS = {"embedding-matrix": embedding_matrix_direction, "sentence": sentence_direction}
 
 
 @dataclass
@@ -50,7 +33,7 @@ class RatCriterionConfig(AsaAdditionConfig):
     consistency_weight: float = field(
         default=0.5, metadata={"help": "weight alpha of the consistency between the passes"}
     )
-    consistency_loss: CONSISTENCY_CHOICES = field(  # type: ignore[valid-type]
+    consistency_loss: CONSISTENCY_CHOICES = field(
         default="bi-kl",
         metadata={"help": "divergence between two passes (regression: squared difference)"},
     )
@@ -107,7 +90,6 @@ class RatCriterion(WithAsa):
     """
 
     ADVICE_ON_NAN = ", or a smaller --adv-eps"
-    ADVICE_ON_NAN = ", or a smaller --adv-eps"
     LOSS_METERS = ("objective", "adv_loss", "consistency_loss")
     MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
 
@@ -121,12 +103,8 @@ class RatCriterion(WithAsa):
                 "--adv-passes 1 leaves nothing to compare: give --adv-passes 2 or more, or "
                 "--consistency-weight 0"
             )
-        per_pass = partial(one_for_each_pass, cfg, passes=self.passes)
-        self.eps = per_pass("adv_eps_per_pass") or [cfg.adv_eps] * self.passes
-        self.dropouts: List[Optional[float]] = [None] * self.passes
-        self.dropouts[:] = per_pass("adv_dropout_per_pass") or self.dropouts
-        if any(rate is not None and rate >= 1 for rate in self.dropouts):
-            raise UserError(f"--adv-dropout-per-pass needs rates below 1, not {self.dropouts}")
+        self.eps = one_for_each_pass(cfg, "adv_eps_per_pass", otherwise=cfg.adv_eps)
+        self.dropouts = one_for_each_pass(cfg, "adv_dropout_per_pass", otherwise=None, below=1)
         self.adv_weight = cfg.adv_weight
         self.consistency_weight = cfg.consistency_weight
         self.divergence = get_divergence(str(cfg.consistency_loss), regression=self.regression)
@@ -139,30 +117,21 @@ class RatCriterion(WithAsa):
     def check_model(self, model: nn.Module) -> None:
         """It needs word embeddings; and a word where the K passes cannot differ."""
         super().check_model(model)
-        if not self.is_active():
-            return
-        word_embedding(model)
-        dropout = dropout_modules(model) and any(rate != 0 for rate in self.dropouts)
-        if self.passes > 1 and not dropout and len(set(self.eps)) == 1:
-            logger.warning(
-                "the model has no dropout, so the %d adversarial passes (--adv-passes) are equal "
-                "and their consistency is 0: give --dropout or --attention-dropout",
-                self.passes,
-            )
+        if self.is_active():
+            word_embedding(model)
+            if self.passes > 1 and len(set(self.eps)) == 1:
+                warn_of_equal_passes(model, self.dropouts)
 
     def perturbed_forward(self, step: Step) -> Any:
         """Algorithm 1 on one batch: 3 forwards and backwards' worth of work for K = 2."""
         clean, words = step.clean()
         gradients = step.backward(clean.loss, words.outputs)
         direction = self.direction(gradients, words.tokens, step.embedding.padding_idx)
-        compared = step.compare(
-            [
-                Pass(self.adv_weight / self.passes, [eps * delta for delta in direction.deltas], rate)
-                for eps, rate in zip(self.eps, self.dropouts)
-            ],
-            self._consistency,
-            compare_weight=self.consistency_weight,
-        )
+        passes = [
+            Pass(self.adv_weight / self.passes, [eps * delta for delta in direction.deltas], rate)
+            for eps, rate in zip(self.eps, self.dropouts)
+        ]
+        compared = step.compare(passes, self._consistency, compare_weight=self.consistency_weight)
         return step.finish(
             clean,
             compared.term,
@@ -176,7 +145,6 @@ class RatCriterion(WithAsa):
     def _consistency(self, passes: List[Ran]) -> Tensor:
         """Mean divergence over the pairs of passes."""
         logits = [each.outputs[0] for each in passes]
-        pairs = list(combinations(logits, 2))
-        if self.consistency_weight == 0 or not pairs:
+        if self.consistency_weight == 0:
             return logits[0].new_zeros(())
-        return torch.stack([self.divergence(p, q) for p, q in pairs]).mean()
+        return mean_over_pairs(self.divergence, logits)

@@ -89,11 +89,11 @@ class _Reversed(torch.autograd.Function):
     """Gradient reversal: the identity, whose backward turns the sign round."""
 
     @staticmethod
-    def forward(ctx: Any, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, mask: Tensor) -> Tensor:
         return mask.view_as(mask)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return -gradient
 
 

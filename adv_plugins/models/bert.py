@@ -59,7 +59,7 @@ class PositionsAndSegments(LearnedPositionalEmbedding):
         finally:
             self.running_text = before
 
-    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """See the class."""
         segments = segment_ids(tokens, self.end)
         if self.running_text:

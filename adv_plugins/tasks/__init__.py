@@ -22,7 +22,7 @@ def accept_wrapping_criterions(task: Type[FairseqTask]) -> None:
     """
     stock_setup = task.setup_task.__func__
 
-    def setup_task(cls: Any, args: Any, **kwargs: Any) -> FairseqTask:
+    def setup_task(cls: Any, /, args: Any, **kwargs: Any) -> FairseqTask:
         from fairseq.criterions import CRITERION_REGISTRY
 
         from adv_plugins.criterions.wrapping import WrappingCriterion

@@ -20,10 +20,10 @@ def record_labels(task: Type[FairseqTask]) -> None:
     When fairseq loads such a checkpoint to validate it, data with other names or another order raise a
     ValueError. Checkpoints without the record are loaded as ever.
     """
-    stock_setup = task.setup_task.__func__  # type: ignore[attr-defined]
+    stock_setup = task.setup_task.__func__
     stock_load = task.load_state_dict
 
-    def setup_task(cls: Any, cfg: Any, **kwargs: Any) -> FairseqTask:
+    def setup_task(cls: Any, /, cfg: Any, **kwargs: Any) -> FairseqTask:
         made = stock_setup(cls, cfg, **kwargs)
         if not getattr(cfg, "regression_target", False):
             names: List[str] = label_names(made.label_dictionary)
@@ -40,5 +40,5 @@ def record_labels(task: Type[FairseqTask]) -> None:
             )
         stock_load(self, state_dict)
 
-    task.setup_task = classmethod(setup_task)  # type: ignore[assignment]
-    task.load_state_dict = load_state_dict  # type: ignore[method-assign]
+    task.setup_task = classmethod(setup_task)
+    task.load_state_dict = load_state_dict

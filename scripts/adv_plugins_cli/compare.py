@@ -114,7 +114,7 @@ class Comparison:
         self.data = make_subset(whole, self.folder / f"train-bin-{suffix}", rows=rows) if rows else whole
 
     def make_run(
-        self, name: str, method: str, fields: dict[str, str], seed: int, data: Path
+        self, name: str, method: str, fields: dict[str, Any], seed: int, data: Path
     ) -> runs.Run:
         """One training.
 

@@ -26,4 +26,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         from adv_plugins_cli.convert_from_hf import main as convert
     else:
         from adv_plugins_cli.convert_to_hf import main as convert
-    return int(convert(rest) or 0)
+    convert(rest)
+    return 0

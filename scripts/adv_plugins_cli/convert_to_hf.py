@@ -324,8 +324,9 @@ def convert(checkpoint: Checkpoint, arguments: argparse.Namespace, target: Path)
     class_name = hf.family_of(config).class_name + checkpoint.kind
     config["architectures"] = [class_name]
     if checkpoint.kind in ("ForSequenceClassification", "ForTokenClassification"):
-        output = converted.get("classifier.out_proj.weight", converted.get("classifier.weight"))
-        names = {"0": "LABEL_0"} if checkpoint.regression else label_names(arguments, len(output))
+        last = "classifier.out_proj" if "classifier.out_proj.weight" in converted else "classifier"
+        classes = len(converted[f"{last}.weight"])
+        names = {"0": "LABEL_0"} if checkpoint.regression else label_names(arguments, classes)
         config["id2label"] = names
         config["label2id"] = {name: int(index) for index, name in names.items()}
     if checkpoint.kind == "ForSequenceClassification":

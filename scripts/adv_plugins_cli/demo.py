@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from adv_plugins_cli.command import one_line_errors
 from adv_plugins_cli.data.grammar import examples
@@ -101,7 +102,7 @@ def make_run(data: Path, out_dir: Path, method: str, seed: int, epochs: int | No
     return runs.Run(f"{method} seed {seed}", command, save_dir, recipe.best, facts)
 
 
-def table(results: dict[str, list[dict]]) -> str:
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Mean and standard deviation over the seeds, of the last validation."""
     seeds = len(next(iter(results.values())))
     lines = [
@@ -155,9 +156,11 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"{run.name}: epoch {numbers['epoch']:.0f}, accuracy {numbers['valid_accuracy']:.1f}")
 
     runs.run_in_background(waiting, jobs=arguments.jobs, report=report)
-    results: dict[str, list[dict]] = {method: [] for method in arguments.methods}
+    results: dict[str, list[dict[str, Any]]] = {method: [] for method in arguments.methods}
     for run in every:
-        results[run.facts["method"]].append(runs.read_result(run))
+        result = runs.read_result(run)
+        assert result is not None  # all have finished
+        results[run.facts["method"]].append(result)
     print(f"\n{table(results)}\n")
     print(f"checkpoints:  {out_dir}/METHOD/seedN/checkpoint_best.pt, log and result.json beside it")
     print(f"curves:       tensorboard --logdir {out_dir / 'tensorboard'}")

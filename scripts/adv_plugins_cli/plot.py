@@ -131,7 +131,8 @@ def captured_attention(model: Any) -> Iterator[list[Any]]:
     def capture_masked(attention: Any) -> Any:
         def hook(module: Any, args: Any, drawn: Any) -> None:
             # An adversary that is asked for a mask says that the pass is masked.
-            found[-1] = attention_weights(attention, *args, drawn[0])
+            query, padding = args
+            found[-1] = attention_weights(attention, query, padding, drawn[0])
 
         return hook
 

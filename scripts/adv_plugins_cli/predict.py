@@ -178,8 +178,8 @@ def find_encoder(arguments: argparse.Namespace, models: Sequence[TrainedModel]) 
         found = next(filter(None, map(options_of_checkpoint, folders)), None)
         if found is None:
             raise UserError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
-        option, path = found
-        setattr(arguments, option.removeprefix("--").replace("-", "_"), Path(path))
+        option, value = found
+        setattr(arguments, option.removeprefix("--").replace("-", "_"), Path(value))
     encoder = load_encoder(arguments)
     ours = [symbol for symbol in encoder.dictionary.symbols if symbol != MASK]
     for path in dict.fromkeys(model.dictionary_file for model in models):

@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import adv_plugins  # noqa: E402, F401
 import authors_way  # noqa: E402, F401 - registers the releases' ways
+from adv_plugins.methods import METHODS  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors, positive  # noqa: E402
 from fairseq_compat.files import write_json  # noqa: E402
 from synthetic import (  # noqa: E402
@@ -47,25 +48,36 @@ from synthetic import (  # noqa: E402
     make_sample,
 )
 
-METHODS = {
-    "plain": "--criterion sentence_prediction",
-    "freelb-3": "--criterion freelb_criterion --adv-steps 3",
-    "freelb-release": "--criterion freelb_release --release-adv-steps 3",
-    "rat": "--criterion rat_criterion",
-    "rat-sequential": "--criterion rat_criterion --sequential-passes",
-    "rat-release": "--criterion rat_release",
-    "rapt-1": "--criterion rapt_criterion --noise-max-layer 1",
-    "rapt-3": "--criterion rapt_criterion --noise-max-layer 3",
-    "rapt-sequential": "--criterion rapt_criterion --noise-max-layer 3 --sequential-passes",
-    "asa": "--criterion asa_criterion",
-    "asa-sequential": "--criterion asa_criterion --sequential-passes",
-    "asa-release": "--criterion asa_release",
+# Of these methods, and of their releases' ways; the part before the hyphen is the method's name.
+VARIANTS = {
+    "freelb-3": "--adv-steps 3",
+    "freelb-release": "--release-adv-steps 3",
+    "rat": "",
+    "rat-sequential": "--sequential-passes",
+    "rat-release": "",
+    "rapt-1": "--noise-max-layer 1",
+    "rapt-3": "--noise-max-layer 3",
+    "rapt-sequential": "--noise-max-layer 3 --sequential-passes",
+    "asa": "",
+    "asa-sequential": "--sequential-passes",
+    "asa-release": "",
 }
 RECOMPUTED = " + recomputed"
 
 
+def flags_of(name: str) -> str:
+    """The criterion of a variant and its options; a method without a variant has its own."""
+    method, _, way = name.partition("-")
+    if method == "plain":
+        return "--criterion sentence_prediction"
+    criterion = f"{method}_release" if way == "release" else METHODS[method].criterion
+    return f"--criterion {criterion} {VARIANTS.get(name, '')}"
+
+
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
+    others = [name for name in METHODS if not any(each.split("-")[0] == name for each in VARIANTS)]
+    known = ["plain", *VARIANTS, *others]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="write a Chrome trace of one update of each method"
     )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(known), choices=known)
     parser.add_argument(
         "--recomputed", action="store_true", help="each method with --checkpoint-activations, too"
     )
@@ -106,12 +118,13 @@ class Method:
         self, arguments: argparse.Namespace, method: str, words: Any, trainers: dict[Any, Trainer]
     ) -> None:
         name, recomputed, _ = method.partition(RECOMPUTED)
-        others = METHODS[name]
+        others = flags_of(name)
         if arguments.layers:
             others += f" --encoder-layers {arguments.layers}"
         if recomputed:
             others += " --checkpoint-activations"
-        arch = f"asa_{arguments.arch}" if name.startswith("asa") else arguments.arch
+        with_adversaries = name != "plain" and METHODS[name.split("-")[0]].adversaries
+        arch = f"asa_{arguments.arch}" if with_adversaries else arguments.arch
         cfg = configure(arch, arguments.precision, others)
         task = SentencePredictionTask(cfg.task, words, words)
         self.criterion = build_criterion(cfg.criterion, task)

@@ -45,7 +45,8 @@ def parse_arguments() -> argparse.Namespace:
         default=["tf32", "fp16", "amp"] if torch.cuda.is_available() else ["fp32"],
         choices=["fp32", "tf32", "fp16", "amp"],
     )
-    arguments, arguments.others = parser.parse_known_args()
+    arguments, others = parser.parse_known_args()
+    arguments.others = others
     if arguments.out_dir.is_file():
         parser.error(f"{arguments.out_dir} is a file: give a folder")
     return arguments

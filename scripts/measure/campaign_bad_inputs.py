@@ -14,7 +14,9 @@ if a case failed.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import operator
 import re
 import shlex
 import signal
@@ -254,14 +256,14 @@ def checkpoint_cases() -> Iterator[Case]:
             if wrong in ignored or not wrong.startswith(tried.get(tool, "")):
                 continue
             says = "fc1" if wrong in NOT_FINITE else re.escape(name)
-            what = {
+            names = {
                 "plot_attention": f"{wrong} ({line.split()[0]})",
                 TRAIN: f"{wrong} ({line.split()[-2]})",
             }
             command = line.replace("BAD", f"{{in}}/{name}")
             more = {"leaves": RUN_LEAVES if trains else None, "limit": 180 if trains else 60}
             steps = [copied(source, "bad"), *steps]
-            yield refuses(tool, what.get(tool, wrong), command, says, *steps, **more)
+            yield refuses(tool, names.get(tool, wrong), command, says, *steps, **more)
     for tool, source, _, line, _ in readers[1:5]:
         name = f"bad/{BEST}"
         for wrong, steps in hostile(name):
@@ -290,7 +292,7 @@ def training_cases() -> Iterator[Case]:
 
     def train(
         wrong: str, flags: str, says: str, *steps: Step, of: str = "RTE", by: str = "plain", **more: Any
-    ):
+    ) -> Case:
         line = f"{train_line(of, by)} {flags}"
         more = {"leaves": RUN_LEAVES, "limit": 120, **more}
         return refuses(TRAIN, wrong, line, says, *steps, **more)
@@ -369,14 +371,15 @@ def training_cases() -> Iterator[Case]:
     # what diverges
     for method in ("plain", *fixtures.CRITERIONS):
         says = "NaN|nan|Inf|inf|--lr|--clip-norm"
-        for wrong, steps in (("NaN", filled(float("nan"))), ("infinite", filled(float("inf")))):
-            bad = [copied(START, "bad"), state("bad/model.pt", steps)]
+        for wrong, change in (("NaN", filled(float("nan"))), ("infinite", filled(float("inf")))):
+            bad = [copied(START, "bad"), state("bad/model.pt", change)]
             flags = "--finetune-from-model {in}/bad/model.pt"
             yield train(f"a start with {wrong} weights ({method})", flags, says, *bad, by=method)
     for method in ("plain", "freelb", "asa"):
         flags = "--lr 1e30 --max-update 6 --clip-norm 1"
         yield train(f"a training that diverges ({method})", flags, says, by=method)
     # data
+    steps: list[Step]
     for wrong, flags, says, steps in (
         ("a data folder that does not exist", "{in}/none", "none", []),
         ("a file instead of a data folder", "{in}/file", "file", [write("file", "x")]),
@@ -860,7 +863,7 @@ def spoiled_tokenizers() -> list[tuple[str, str, str, list[Step]]]:
         elif isinstance(content, str):
             step = write(name, content)
         else:
-            step = changed(name, lambda whole, first=content: first + whole)
+            step = changed(name, functools.partial(operator.add, content))
         option = f"{OPTIONS[source]} {{in}}/{name if source == 'xlm-roberta' else source}"
         origin = f"hf/{source}" if source == "xlm-roberta" else source
         # of a vocabulary that is none, the folder is enough
@@ -1467,7 +1470,7 @@ def predict_cases() -> Iterator[Case]:
         "a full disk for a submission", submission, "disk|[Nn]o space", full_disk(4), fill, **full()
     )
     terminal = f"{best} --input {{made}}/pairs.tsv"
-    more = (
+    more: dict[str, Any] = (
         {"stdout": "/dev/full"} if judge.is_device("/dev/full") else {"skipped": "there is no /dev/full"}
     )
     yield predict("a full disk behind the terminal", terminal, "space|stdout|output", **more)

@@ -221,10 +221,11 @@ def _question(stem: str, choices: Sequence[str], key: str) -> dict[str, Any]:
 
 def _write_tasks(folder: Path) -> None:
     """Some rows of every task beside GLUE, in the official formats."""
-    for task, label in (("TNEWS", 102), ("IFLYTEK", 7)):
+    row: dict[str, Any]
+    for task, first in (("TNEWS", 102), ("IFLYTEK", 7)):
         for split in ("train", "dev"):
-            rows = [{"label": label + i % 2, "sentence": sentence(i), "id": i} for i in range(6)]
-            _json_lines(folder / task / f"{split}.json", rows)
+            news = [{"label": first + i % 2, "sentence": sentence(i), "id": i} for i in range(6)]
+            _json_lines(folder / task / f"{split}.json", news)
     _lines(
         folder / "AG-News" / "train.csv", [f'"{1 + i % 4}","a {i}","{sentence(i)}"' for i in range(20)]
     )
@@ -260,11 +261,11 @@ def _write_tasks(folder: Path) -> None:
         text = "The cup does not fit in the bag because it is too big."
         target = {"span1_index": 0, "span2_text": "it", "span2_index": 9}
         nouns = ("The cup", "the bag")
-        rows = [
+        pronouns = [
             {"text": text, "target": {**target, "span1_text": noun}, "label": noun == nouns[0], "idx": 0}
             for noun in nouns
         ]
-        _json_lines(folder / "WSC" / f"{split}.jsonl", rows)
+        _json_lines(folder / "WSC" / f"{split}.jsonl", pronouns)
     words = ["the\tO", "cat\tO", "in\tO", "London\tB-location", "", "who\tO", "sat\tO", "on\tO", ""] * 4
     for name in ("wnut17train.conll", "emerging.dev.conll"):
         _lines(folder / "WNUT-17" / name, words)
@@ -329,7 +330,7 @@ def _hf_weights(prefix: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     torch.manual_seed(1)
     width, inner = config["hidden_size"], config["intermediate_size"]
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config["vocab_size"], width),
         "embeddings.position_embeddings.weight": (config["max_position_embeddings"], width),
         "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], width),
@@ -513,9 +514,9 @@ def server_answers() -> dict[str, Callable[[str], tuple[int, bytes, int | None]]
     members = {"RTE/train.tsv": "a", "RTE/dev.tsv": "b"}
     model = {"roberta.base/model.pt": "a" * 9999, "roberta.base/dict.txt": "b"}
 
-    def archive(path: str, change: Callable[[bytes], bytes] = lambda b: b, **extra: str) -> bytes:
-        entries = {**(members if path.endswith(".zip") else model), **extra}
-        return change((_zip if path.endswith(".zip") else _tar)(entries))
+    def archive(path: str, extra: dict[str, str] | None = None) -> bytes:
+        entries = {**(members if path.endswith(".zip") else model), **(extra or {})}
+        return (_zip if path.endswith(".zip") else _tar)(entries)
 
     def whole(body: bytes) -> tuple[int, bytes, int | None]:
         return 200, body, len(body)
@@ -539,8 +540,8 @@ def server_answers() -> dict[str, Callable[[str], tuple[int, bytes, int | None]]
         "empty": lambda path: whole(b""),
         "half": halved,
         "cut": cut,
-        "crc": lambda path: whole(archive(path, checksum)),
-        "evil": lambda path: whole(archive(path, **{"../evil.txt": "x"})),
+        "crc": lambda path: whole(checksum(archive(path))),
+        "evil": lambda path: whole(archive(path, {"../evil.txt": "x"})),
         "link": lambda path: whole(_tar({**model, "roberta.base/link": ""}, link="/etc/passwd")),
         "lacking": lambda path: whole((_zip if path.endswith(".zip") else _tar)({"a.txt": "x"})),
         "latin": lambda path: whole("caf\xe9\n".encode("latin-1")),

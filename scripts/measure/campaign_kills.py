@@ -119,6 +119,7 @@ def watch_saving(folder: str, death: Death | None, count: str | None) -> None:
         elif death is not None and seen == death.operation:
             if death.bytes is None:
                 os.kill(os.getpid(), signal.SIGKILL)
+                return
             # The system ends the process in the middle of the write that goes beyond.
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -390,7 +391,8 @@ def write_data(folder: Path) -> None:
 
 def work_off(tasks: Sequence[Callable[[], None]], jobs: int) -> None:
     """Call all, ``jobs`` at a time; the first error of one is raised at the end."""
-    waiting, errors = list(tasks), []
+    waiting = list(tasks)
+    errors: list[Exception] = []
 
     def worker() -> None:
         while waiting and not errors:

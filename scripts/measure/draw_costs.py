@@ -60,7 +60,7 @@ def draw(costs: list[Cost], target: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import patches, pyplot
 
     pyplot.rcParams.update({"font.size": 10, "text.color": INK, "axes.labelcolor": INK})
     figure, axes = pyplot.subplots(figsize=(8.4, 0.46 * len(costs) + 1.3), layout="constrained")
@@ -96,9 +96,8 @@ def draw(costs: list[Cost], target: Path) -> None:
     axes.tick_params(length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    keys = [
-        pyplot.Rectangle((0, 0), 1, 1, color=color) for color in (OURS, OURS_TIME, RELEASE, RELEASE_TIME)
-    ]
+    all_colors = (OURS, OURS_TIME, RELEASE, RELEASE_TIME)
+    keys = [patches.Rectangle((0, 0), 1, 1, color=color) for color in all_colors]
     labels = ["operations", "time: median, min - max", "the authors' way: operations", "time"]
     axes.legend(keys, labels, loc="center right", bbox_to_anchor=(1, 0.4), fontsize=9, edgecolor=GRID)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ def _checked(path: Path, given: Mapping[str, Any], known: Mapping[str, Option]) 
         value = given.get(name)
         if value is None:
             continue
-        accepted: tuple[type, ...] = {float: (float, int)}.get(option.kind, (option.kind,))
+        accepted = (float, int) if option.kind is float else (option.kind,)
         if type(value) not in accepted or (option.choices and value not in option.choices):
             raise UserError(f"{path}: {_flag(name)} {_shown(value)} in its configuration is refused")
         if not _harmless(value):

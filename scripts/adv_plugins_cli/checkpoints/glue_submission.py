@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def lines(
 
 
 def from_pairs(
-    rows: Sequence[tuple[int, int]], chosen: Sequence[int], count: int, positive: str
+    rows: Sequence[tuple[int, int]], chosen: Iterable[int], count: int, positive: str
 ) -> NDArray[np.bool_]:
     """Which of ``count`` official rows are positive, by a ranking of pairs of them.
 

@@ -48,8 +48,9 @@ class Attempt:
         errors = [line for line in lines if ERROR_LINE.match(line)]
         # What fairseq does about gradients that are not finite ends in an error of its own.
         causes = [line for line in errors if line.startswith("FloatingPointError")] or errors
-        killed = exit_code is not None and exit_code < 0
-        how = signal.Signals(-exit_code).name if killed else f"exit code {exit_code}"
+        how = f"exit code {exit_code}"
+        if exit_code is not None and exit_code < 0:
+            how = signal.Signals(-exit_code).name
         if exit_code == -signal.SIGKILL:
             how += ", perhaps out of memory"
         return f"{how}: {(causes or lines or ['no output'])[-1][:500]}"

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fairseq_compat
 from adv_plugins_cli.command import UserError, read_json, read_lines, read_text
@@ -217,8 +218,9 @@ def load_recipes() -> dict[tuple[str, str], Recipe]:
         if row["task"] not in tasks:
             raise UserError(f"{TABLES / 'recipes.tsv'}: {row['task']} is no task of tasks.tsv")
         task = tasks[row["task"]]
-        facts = {name: task[name] for name in ("fairseq_task", "num_classes", "best")}
-        recipe = Recipe(**row, **facts, task_flags=task["flags"])
+        facts: dict[str, Any] = {name: task[name] for name in ("fairseq_task", "num_classes", "best")}
+        facts.update(row)
+        recipe = Recipe(**facts, task_flags=task["flags"])
         recipes[recipe.task, recipe.method] = recipe
     return recipes
 

@@ -9,6 +9,7 @@ from typing import Any
 from adv_plugins_cli.command import UserError, read_json
 from adv_plugins_cli.data.formats.common import (
     Format,
+    Read,
     entry,
     json_lines,
     listed,
@@ -57,7 +58,7 @@ def _lettered(
     return stem, names, found, str(names.index(key))
 
 
-def _arc(name: str):
+def _arc(name: str) -> Read:
     def read(path: Path) -> Split:
         rows = []
         for number, row in json_lines(path):

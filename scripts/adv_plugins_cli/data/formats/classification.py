@@ -14,6 +14,7 @@ from adv_plugins_cli.command import UserError, read_lines, read_text
 from adv_plugins_cli.data.formats.common import (
     SEED,
     Format,
+    Read,
     check_label,
     entry,
     first_file,
@@ -43,7 +44,7 @@ HELD_OUT = 0.1
 LONGEST_FIELD = 2**31 - 1  # of a CSV file: Python refuses more than 131,072 characters otherwise
 
 
-def _clue(labels: Sequence[str]):
+def _clue(labels: Sequence[str]) -> Read:
     def read(path: Path) -> Split:
         rows = []
         for number, row in json_lines(path):
@@ -119,7 +120,7 @@ def _anli(folder: Path) -> dict[str, Split]:
     names = {label[0]: label for label in ANLI}
 
     def read(path: Path) -> list[tuple[int, Sequence[str], str | None]]:
-        rows = []
+        rows: list[tuple[int, Sequence[str], str | None]] = []
         for number, row in json_lines(path):
             place = f"{path}:{number}"
             label = check_label(entry(row, "label", str, place), tuple(names), place)

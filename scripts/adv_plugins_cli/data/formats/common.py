@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from adv_plugins_cli.command import UserError, read_lines
 from adv_plugins_cli.data.glue_format import Split
 
-Entry = TypeVar("Entry", bool, int, str, list, dict)
+Read = Callable[[Path], Mapping[str, Split]]  # of a task's folder
+Entry = TypeVar("Entry", bool, int, str, list[Any], dict[str, Any])
 KINDS = {bool: "true or false", int: "whole number", str: "text", list: "list", dict: "object"}
 
 SEED = 1  # of every choice that a format makes: held-out rows, the order of candidates
@@ -30,7 +31,7 @@ class Format:
     name: str
     kind: str
     labels: Sequence[str]
-    read: Callable[[Path], Mapping[str, Split]]
+    read: Read
     expects: str  # the official files in its folder, in words
     folders: tuple[str, ...] = ()  # other names of its folder than the task's
     # Candidate -> row of the official file, by split, for tasks made of another task's rows.

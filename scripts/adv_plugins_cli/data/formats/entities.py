@@ -24,7 +24,9 @@ def read_conll(path: Path) -> Split:
     Raises:
         UserError: a line is neither empty nor a word and a label.
     """
-    rows, words, labels, first = [], [], [], 1
+    rows, first = [], 1
+    words: list[str] = []
+    labels: list[str] = []
     for number, line in itertools.chain(read_lines(path), [(0, "")]):
         fields = line.strip().split("\t")
         if fields == [""]:

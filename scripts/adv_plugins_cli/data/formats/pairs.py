@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ def make_pairs(
         if known:
             found = list(_right_with_wrong(known))
         else:
-            found = [tuple(candidates)] if len(candidates) == 2 else []
+            found = [(candidates[0], candidates[1])] if len(candidates) == 2 else []
             if len(candidates) == 1 and more and len(more.get(context, ())) == 1:
                 partner = more[context][0]
                 found = [(candidates[0], partner._replace(row=ELSEWHERE, right=None))]
@@ -85,13 +85,15 @@ def make_pairs(
             labels.append(None if first.right is None else str(int(not first.right)))
     if not contexts:
         raise UserError(f"{path}: no two rows belong together")
-    known_labels = None if any(label is None for label in labels) else labels
+    known_labels = [label for label in labels if label is not None]
     lines = [max(pair) + 1 for pair in rows]
-    split = Split(path, (contexts, firsts, seconds), known_labels, lines, sorted(alone))
+    are_known = len(known_labels) == len(labels)
+    inputs = (contexts, firsts, seconds)
+    split = Split(path, inputs, known_labels if are_known else None, lines, sorted(alone))
     return Pairs(split, rows)
 
 
-def _right_with_wrong(candidates: list[Candidate]):
+def _right_with_wrong(candidates: list[Candidate]) -> Iterator[tuple[Candidate, Candidate]]:
     """Every right candidate with every wrong one."""
     right = [c for c in candidates if c.right]
     wrong = [c for c in candidates if not c.right]

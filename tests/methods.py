@@ -1,0 +1,83 @@
+"""The methods as the tests use them: one row each, of which every test of all methods reads its part."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pytest
+
+import adv_plugins.methods
+import tiny
+
+
+class Method(NamedTuple):
+    """A method.
+
+    name: what the runners call it; off: options under which it changes nothing; on: options with which
+    it runs on a model of two layers; alone: options under which a sentence's perturbation does not
+    depend on the rest of its batch; flags: of a training; meter: what it logs in every update; forwards:
+    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory.
+    """
+
+    name: str
+    off: dict[str, Any]
+    meter: str
+    forwards: int
+    sequential: int
+    on: dict[str, Any] = {}
+    alone: dict[str, Any] = {}
+    flags: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def criterion(self) -> str:
+        """What ``--criterion`` calls it."""
+        return adv_plugins.methods.METHODS[self.name].criterion
+
+    def knows(self, options: Iterable[str]) -> bool:
+        """Whether its criterion has all these options."""
+        return set(options) <= set(tiny.config(self.criterion).__dataclass_fields__)
+
+
+METHODS = [
+    Method(
+        "rat",
+        off=dict(adv_weight=0.0, consistency_weight=0.0),
+        # its default norm is that of the whole batch
+        alone=dict(adv_norm_over="sentence", adv_passes=3),
+        meter="consistency_loss",
+        forwards=2,
+        sequential=4,
+    ),
+    Method(
+        "freelb",
+        off=dict(adv_steps=1, adv_init_eps=0.0),
+        alone=dict(adv_init_eps=0.0, adv_steps=4),
+        meter="adv_loss",
+        forwards=3,
+        sequential=3,
+    ),
+    Method(
+        "rapt",
+        off=dict(consistency_weight=0.0),
+        on=dict(noise_max_layer=1),
+        alone=dict(noise_max_layer=1),
+        flags=("--noise-max-layer", "2"),
+        meter="consistency_loss",
+        forwards=1,
+        sequential=3,
+    ),
+    Method("asa", off=dict(consistency_weight=0.0), meter="masked_layer2", forwards=2, sequential=3),
+]
+ASA = {"asa_weight": 0.7}  # ASA beside another method
+
+
+def variants(*options: dict[str, Any]) -> list[Any]:
+    """Every method without more options, and with each of these if it has them, to parametrize."""
+    return [
+        pytest.param(method, more, id="-".join([method.name, *more]))
+        for more in ({}, *options)
+        for method in METHODS
+        if method.knows(more)
+    ]
