@@ -34,11 +34,13 @@ def name_damaged_files() -> None:
 def checked_dataset(original: Callable[..., Any]) -> Callable[..., Any]:
     """A dataset whose files are whole, and whose indices are its dictionary's."""
 
-    def make_dataset(path: str, impl: str, *args: Any, dictionary: Any = None, **kwargs: Any) -> Any:
+    def make_dataset(
+        path: str, impl: str, fix_lua_indexing: bool = False, dictionary: Any = None
+    ) -> Any:
         if impl == "mmap" and MMapIndexedDataset.exists(path):
             check_sizes(path)
         try:
-            dataset = original(path, impl, *args, dictionary=dictionary, **kwargs)
+            dataset = original(path, impl, fix_lua_indexing, dictionary)
         except (UserError, MemoryError):
             raise
         except Exception as error:
