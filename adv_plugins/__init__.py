@@ -30,7 +30,7 @@ from adv_plugins import (  # noqa: E402
 dead_weights.remove()  # parameters that fairseq's layers have and cannot use
 checkpointing.add_flag()  # --checkpoint-activations for RoBERTa
 precision.offer()  # --bf16, and --amp on a CPU
-group_by_length.add_option()  # batches with less padding
+group_by_length.add_option()  # batches with less padding, which the trainer's checks look at
 updates.announce()  # criterions hear of a new update
 clipping.clip_apart()  # --clip-norm with an adversary
 trainer_checks.add_checks()  # what can be known before the first update is said before it

@@ -97,7 +97,7 @@ def batches_of(task: FairseqTask, arrange: Callable[..., FairseqDataset]) -> Ite
     def get_batch_iterator(dataset: FairseqDataset, **options: Any) -> Any:
         return stock(dataset=arrange(dataset, **options), **options)
 
-    task.get_batch_iterator = get_batch_iterator  # type: ignore[method-assign]
+    task.get_batch_iterator = get_batch_iterator
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fairseq import tasks
 
+from adv_plugins import prepared_files
 from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat.errors import UserError
 
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 def name_faults() -> None:
-    """Wrap fairseq's set-up of tasks, once."""
+    """Wrap fairseq's set-up of tasks and its opening of files, once."""
+    prepared_files.name_damaged_files()
     wrap_method(tasks, "setup_task", with_names)
 
 
@@ -35,7 +37,12 @@ def with_names(original: Callable[..., Any]) -> Callable[..., Any]:
         load_dataset, build_model = task.load_dataset, task.build_model
 
         def load_named(split: str, *args: Any, **options: Any) -> Any:
-            with fault_named(f"{folder}: the split {split} cannot be read"):
+            place = f"{folder}: the split {split} cannot be read"
+            combine = bool(options.get("combine", False))
+            with fault_named(
+                place,
+                lambda: prepared_files.fault_of_split(task, str(folder), split, combine=combine),
+            ):
                 return load_dataset(split, *args, **options)
 
         def build_named(model_cfg: Any, *args: Any, **options: Any) -> Any:
@@ -52,13 +59,19 @@ def with_names(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def fault_named(place: str) -> Iterator[None]:
-    """Within the context an error becomes a UserError that begins with ``place``."""
+def fault_named(place: str, fault: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Within the context an error becomes a UserError that begins with ``place``.
+
+    Args:
+        fault: looks for what is wrong; its line, if it finds one, says more than the error.
+    """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:
         logger.debug("%s", place, exc_info=True)
+        if line := fault():
+            raise UserError(line) from error
         reason = " ".join(str(error).split()) or "no reason is given"
         raise UserError(f"{place} ({type(error).__name__}: {reason[:300]})") from error

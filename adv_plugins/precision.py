@@ -1,9 +1,10 @@
 """``--bf16`` starts, and ``--amp`` has a type: ``--amp-dtype``, on a GPU and on a CPU.
 
-fairseq 0.12.2 takes ``--bf16`` for a TPU, whose library then is missing. Its ``--amp`` is CUDA's autocast
-in float16, which on a CPU does nothing and says nothing. Here ``--bf16`` and ``--memory-efficient-bf16``
-train wherever torch does, and ``--amp`` is torch's autocast of the device: by default in float16 on a
-GPU and in bfloat16 on a CPU. Losses in bfloat16, whose range is float32's, are not scaled.
+fairseq 0.12.2 takes ``--bf16`` for a TPU, whose library then is missing. Its ``--amp`` is CUDA's
+autocast in float16, which on a CPU does nothing and says nothing. Here ``--bf16`` and
+``--memory-efficient-bf16`` train wherever torch does, and ``--amp`` is torch's autocast of the device:
+by default in float16 on a GPU and in bfloat16 on a CPU. Losses in bfloat16, whose range is float32's,
+are not scaled.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ def offer() -> None:
 def add_option() -> None:
     """``--amp-dtype`` beside ``--amp``; with fairseq-hydra-train ``+common.amp_dtype=bfloat16``, since
     hydra reads fairseq's options before it reads ours."""
-    extended = dataclasses.make_dataclass(
+    extended: Any = dataclasses.make_dataclass(
         "WithAmpDtype",
         [("amp_dtype", str, dataclasses.field(default="default", metadata={"help": HELP}))],
     )
     CommonConfig.__dataclass_fields__["amp_dtype"] = extended.__dataclass_fields__["amp_dtype"]
     CommonConfig.__annotations__["amp_dtype"] = str
-    CommonConfig.amp_dtype = "default"  # type: ignore[attr-defined]
+    CommonConfig.amp_dtype = "default"
     hydra_init()  # fairseq stored its options for hydra as it was imported
 
 

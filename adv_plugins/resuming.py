@@ -74,7 +74,7 @@ def load_or_say_why(original: Callable[..., Any]) -> Callable[..., Any]:
     """Load the checkpoint that the training starts from, or end with one line.
 
     Raises:
-        SystemExit: with that line.
+        UserError: with that line.
     """
 
     def load_checkpoint(cfg: Any, trainer: Any, **rest: Any) -> Any:
@@ -102,13 +102,17 @@ def load_what_fits(original: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             cause = error.__context__ or error  # fairseq says "match", its cause what does not
             reason = " ".join(str(cause).split()) or type(cause).__name__
-            fail(f"{filename}: does not fit this training ({reason[:300]})")
+            raise UserError(f"{filename}: does not fit this training ({reason[:300]})") from error
 
     return load_checkpoint
 
 
 def check_files(cfg: Any, suffix: str) -> None:
-    """What the user names must be files. A checkpoint_last.pt need not be there."""
+    """What the user names must be files. A checkpoint_last.pt need not be there.
+
+    Raises:
+        UserError: it is none.
+    """
     named = {"--finetune-from-model": cfg.finetune_from_model}
     if cfg.restore_file != "checkpoint_last.pt":
         named["--restore-file"] = cfg.restore_file.replace(".pt", f"{suffix}.pt")
@@ -117,11 +121,11 @@ def check_files(cfg: Any, suffix: str) -> None:
         if path is None or PathManager.path_requires_pathmanager(path) or os.path.isfile(path):
             continue
         if os.path.isdir(path):
-            fail(f"{option} {path}: a folder, not a checkpoint (give the .pt file in it)")
+            raise UserError(f"{option} {path}: a folder, not a checkpoint (give the .pt file in it)")
         if option == "--restore-file" or not os.path.exists(last):
-            fail(f"{option} {path}: no such checkpoint")
+            raise UserError(f"{option} {path}: no such checkpoint")
     if os.path.isdir(last):
-        fail(f"{last}: a folder, not a checkpoint")
+        raise UserError(f"{last}: a folder, not a checkpoint")
 
 
 @contextlib.contextmanager
@@ -136,11 +140,11 @@ def naming_damaged_files(save_dir: str) -> Iterator[None]:
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.filename is not None:
-                fail(f"{path}: {error.strerror}")
+                raise UserError(f"{path}: {error.strerror}") from error
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            return fail(
+            raise UserError(
                 f"{path}: damaged, or no checkpoint of fairseq ({reason}){advice(path, save_dir)}"
-            )
+            ) from error
 
     checkpoint_utils.load_checkpoint_to_cpu = read_or_name
     try:
@@ -157,10 +161,6 @@ def advice(path: str, save_dir: str) -> str:
     others = [other for other in others if other.name != Path(path).name]
     instead = f", or put {others[-1].name} in its place to go on from there" if others else ""
     return f": delete it to begin again{instead}"
-
-
-def fail(message: str) -> Any:
-    sys.exit(f"fairseq-train: error: {message}")
 
 
 def has_ended(cfg: Any, updates: int, save_dir: str) -> bool:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from fairseq.criterions import FairseqCriterion
 from fairseq.nan_detector import NanDetector
 from fairseq.optim import AMPOptimizer
@@ -20,7 +21,9 @@ from torch import nn
 
 from adv_plugins.criterions.wrapping import WrappingCriterion
 from adv_plugins.entities import ENTITY_SCORES
+from adv_plugins.first_validation import check_validation, sizes_named
 from adv_plugins.perturbation import unwrap
+from adv_plugins.prepared_labels import check_labels
 from adv_plugins.scores import SCORES
 from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat.errors import UserError
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 def add_checks() -> None:
     """Wrap the trainer, once."""
     wrap_method(Trainer, "__init__", checked_trainer)
+    wrap_method(Trainer, "_build_optimizer", optimizer_that_needs_a_gpu)
     wrap_method(Trainer, "get_train_iterator", checked_iterator)
     wrap_method(Trainer, "train_step", finite_train_step)
     wrap_method(NanDetector, "add_hooks", without_backward_hooks)
@@ -56,7 +60,7 @@ def check_metric(metric: str, criterion: FairseqCriterion) -> None:
     Raises:
         UserError: it does not.
     """
-    base = criterion.base if isinstance(criterion, WrappingCriterion) else criterion
+    base = base_of(criterion)
     if metric in ENTITY_SCORES and getattr(base, "reports_entities", False):
         return
     flags = [flag for flag, scores in SCORES.items() if metric in scores]
@@ -69,14 +73,38 @@ def check_metric(metric: str, criterion: FairseqCriterion) -> None:
     raise UserError(f"{problem} of this task: give accuracy or loss")
 
 
+def base_of(criterion: FairseqCriterion) -> FairseqCriterion:
+    """fairseq's own criterion, without the method that wraps it."""
+    return criterion.base if isinstance(criterion, WrappingCriterion) else criterion
+
+
+def optimizer_that_needs_a_gpu(original: Callable[..., None]) -> Callable[..., None]:
+    """torch says that it finds no GPU, and not who has asked for one."""
+
+    def _build_optimizer(self: Any) -> None:
+        try:
+            original(self)
+        except (AssertionError, RuntimeError) as error:
+            if torch.cuda.is_available() or not self.cfg.common.fp16:
+                raise
+            raise UserError("--fp16 needs a GPU, and torch sees none: leave it out") from error
+
+    return _build_optimizer
+
+
 def checked_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Once its length is known: whether a method that starts late starts at all."""
+    """Before the first epoch: whether the data can be trained on and validated, and whether a method
+    that starts late starts at all."""
 
     def get_train_iterator(self: Any, *args: Any, **kwargs: Any) -> Any:
-        batches = original(self, *args, **kwargs)
-        if hasattr(self, "start_update_checked"):  # one iterator is made for each epoch
-            return batches
-        self.start_update_checked = True
+        if hasattr(self, "has_been_checked"):  # one iterator is made for each epoch
+            return original(self, *args, **kwargs)
+        self.has_been_checked = True
+        split, base = self.cfg.dataset.train_subset, base_of(self.get_criterion())
+        check_validation(self, base)  # first, as either leaves its first batch in the trainer
+        with sizes_named(self.cfg, split):
+            batches = original(self, *args, **kwargs)
+        check_labels(self.task, split, base)
         start = getattr(self.criterion, "start_update", 0)
         last = number_of_updates(self.cfg.optimization, len(batches))
         if 0 < last <= start:

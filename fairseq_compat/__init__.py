@@ -108,6 +108,37 @@ def copy_files_whole() -> None:
     setattr(PathManager, "copy", staticmethod(copy))  # noqa: B010 - another type, says mypy
 
 
+def name_user_dir() -> None:
+    """A `--user-dir` that is not there ends in one line (no issue upstream).
+
+    In fairseq it is a traceback that ends in the path, and these plug-ins are not there to say more.
+    """
+    import functools
+
+    from fairseq import utils
+
+    original = utils.import_user_module
+    if hasattr(original, "original"):
+        return
+
+    @functools.wraps(original)  # with what it remembers
+    def import_user_module(args: Any) -> None:
+        try:
+            original(args)
+        except FileNotFoundError as error:
+            import os
+
+            if error.args != (os.path.abspath(args.user_dir),):
+                raise  # the module's own
+            from fairseq_compat import errors
+
+            errors.show_in_one_line()
+            raise errors.UserError(f"--user-dir {args.user_dir}: no such folder") from error
+
+    import_user_module.original = original  # type: ignore[attr-defined]
+    utils.import_user_module = import_user_module
+
+
 FIXES: dict[str, tuple[Callable[[], None], ...]] = {
     "hydra": (allow_config_defaults,),
     "fairseq": (
@@ -116,11 +147,13 @@ FIXES: dict[str, tuple[Callable[[], None], ...]] = {
         restore_numpy_long,
         copy_files_whole,
     ),
+    "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
 }
 
 
 class FixOnImport:
-    """A finder that finds nothing, and applies the fixes of a package as its import begins."""
+    """A finder that finds nothing, and applies the fixes of a package, or of a module, as its import
+    begins."""
 
     def __init__(self) -> None:
         self.pending = dict(FIXES)
@@ -129,14 +162,14 @@ class FixOnImport:
         # The package itself is only asked about, perhaps; its first submodule is really imported.
         package, dot, _ = name.partition(".")
         if dot:
-            for fix in self.pending.pop(package, ()):
+            for fix in (*self.pending.pop(package, ()), *self.pending.pop(name, ())):
                 fix()
 
 
 def install() -> None:
     """Apply the fixes when they are needed: now if fairseq is there already, else on its import."""
     if "fairseq" in sys.modules:
-        for fix in FIXES["fairseq"]:
+        for fix in (*FIXES["fairseq"], *FIXES["fairseq.options"]):
             fix()
     elif not any(isinstance(finder, FixOnImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, FixOnImport())

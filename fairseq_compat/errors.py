@@ -5,6 +5,7 @@ Here, where the plug-ins and the commands both find it without fairseq.
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,8 @@ def show_in_one_line() -> None:
     shown_otherwise = sys.excepthook
     if hasattr(shown_otherwise, "shows_in_one_line"):
         return
+    # fairseq-hydra-train's errors reach Python only so: hydra prints a traceback of its own, and exits.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
         reason = str(error) if isinstance(error, UserError) else of_the_disk(error)

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-import campaign_bad_inputs
 import campaign_judge
+from bad_inputs import all_cases
+from campaign_fixtures import write
 from campaign_judge import Case, run
 
 SCRIPTS = campaign_judge.MEASURE
@@ -63,7 +64,7 @@ def test_an_endless_wait_fails_and_ends_with_all_it_started(tmp_path, monkeypatc
 
 
 def test_input_that_is_changed_or_removed_fails(tmp_path, monkeypatch):
-    more = {"prepare": [campaign_bad_inputs.write("a", "x"), campaign_bad_inputs.write("b", "y")]}
+    more = {"prepare": [write("a", "x"), write("b", "y")]}
     body = "open(sys.argv[1] + '/a', 'w').close(); os.remove(sys.argv[1] + '/b')"
     assert judged(tmp_path, monkeypatch, f"{body}; {GOOD}", **more) == ["changed: a", "removed: b"]
     assert judged(tmp_path, monkeypatch, body, outcome="either", **more) == ["changed: a", "removed: b"]
@@ -97,7 +98,7 @@ def test_the_commands_take_some_of_the_cases_well(tmp_path):
         ("predict", "nothing to predict"),
         ("strip_adversary", "no arguments"),
     }
-    cases = [case for case in campaign_bad_inputs.all_cases() if (case.tool, case.wrong) in chosen]
+    cases = [case for case in all_cases() if (case.tool, case.wrong) in chosen]
     verdicts = run(cases, tmp_path)
     assert {(each.case.tool, each.case.wrong): each.kind for each in verdicts} == dict.fromkeys(
         chosen, "one clear line"
@@ -105,7 +106,7 @@ def test_the_commands_take_some_of_the_cases_well(tmp_path):
 
 
 def test_the_cases_are_sound():
-    cases = campaign_bad_inputs.all_cases()
+    cases = all_cases()
     names = [(case.tool, case.wrong) for case in cases]
     assert sorted(set(names)) == sorted(names)
     for case in cases:
@@ -114,7 +115,7 @@ def test_the_cases_are_sound():
 
 
 def test_every_command_is_fed():
-    fed = {case.tool for case in campaign_bad_inputs.all_cases()}
+    fed = {case.tool for case in all_cases()}
     commands = {
         path.stem for path in SCRIPTS.glob("*.py") if 'if __name__ == "__main__":' in path.read_text()
     }

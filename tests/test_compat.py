@@ -137,6 +137,7 @@ def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
     fixes = {
         "hydra": (lambda: fixed.append("hydra"),),
         "fairseq": (lambda: fixed.append("fairseq"),),
+        "fairseq.data": (lambda: fixed.append("fairseq.data"),),
     }
     monkeypatch.setattr(fairseq_compat, "FIXES", fixes)
     find_spec: Any = fairseq_compat.FixOnImport().find_spec
@@ -145,7 +146,7 @@ def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
     assert fixed == []
     for name in ("hydra.core", "fairseq.version", "fairseq.data", "hydra.main"):
         assert find_spec(name) is None
-    assert fixed == ["hydra", "fairseq"]
+    assert fixed == ["hydra", "fairseq", "fairseq.data"]
 
 
 def test_the_hook_is_put_in_once(monkeypatch):
@@ -155,6 +156,30 @@ def test_the_hook_is_put_in_once(monkeypatch):
     fairseq_compat.install()
     hooks = [finder for finder in sys.meta_path if isinstance(finder, fairseq_compat.FixOnImport)]
     assert len(hooks) == 1
+
+
+def test_a_user_dir_that_does_not_exist_is_one_line(tmp_path):
+    """As a process of its own, which never imports the plug-ins."""
+    script = "import fairseq_compat; fairseq_compat.install(); from fairseq_cli.train import cli_main; "
+    command = [sys.executable, "-c", f"{script} cli_main()", "data", "--user-dir"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True}
+    run = subprocess.run([*command, "none"], env=with_root(), **options)
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1] == "adv_plugins: error: --user-dir none: no such folder"
+
+
+def test_a_file_that_a_user_dir_does_not_find_is_its_own_error(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("open('nothing')")
+    from fairseq.utils import import_user_module
+
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        import_user_module(SimpleNamespace(user_dir=str(tmp_path / "mine")))
+
+
+def with_root():
+    """The environment, with this checkout's packages."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def test_installing_is_light_and_tells_the_user_dir():

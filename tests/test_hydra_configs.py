@@ -110,16 +110,29 @@ def test_trains(hydra_train, data, checkpoint, caplog, method):
     assert state["optimizer_history"][-1]["criterion_name"] == criterion
 
 
-def test_the_documented_command_finds_the_user_dir_and_refuses_random_weights(data):
+@pytest.mark.parametrize(
+    "start,line",
+    [
+        ((), None),  # hydra's own, which is longer
+        (
+            ("checkpoint.finetune_from_model=none.pt",),
+            "adv_plugins: error: --finetune-from-model none.pt: no such checkpoint",
+        ),
+    ],
+)
+def test_the_documented_command_finds_the_user_dir_and_refuses_random_weights(data, start, line):
     code = (
         "import fairseq_compat; fairseq_compat.install();"
         "from fairseq_cli.hydra_train import cli_main; cli_main()"
     )
     options = f"--config-dir {CONFIGS} --config-name asa {TINY} model._name=asa_roberta".split()
-    options += [f"task.data={data}", f"hydra.run.dir={data / 'out'}"]
+    options += [f"task.data={data}", f"hydra.run.dir={data / 'out'}", *start]
     done = subprocess.run(
         [sys.executable, "-c", code, *options], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "criterion: AsaCriterion" in done.stdout + done.stderr
-    assert "(give checkpoint.finetune_from_model=FILE" in done.stderr
+    if line is None:
+        assert "(give checkpoint.finetune_from_model=FILE" in done.stderr
+    else:
+        assert done.stderr.splitlines()[-1] == line and "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from fairseq.file_io import PathManager
 
 import training
 from fairseq_compat import validations
+from fairseq_compat.errors import UserError
 
 KIND = "classification"
 STOCK = "sentence_prediction"
@@ -106,15 +107,15 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(data, tmp_path, how):
     train(data, tmp_path, "--max-update", "2")
     last = tmp_path / "checkpoint_last.pt"
     damage(last, how)
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(UserError) as error:
         train(data, tmp_path, "--max-update", "4")
     message = str(error.value)
-    assert message.startswith(f"fairseq-train: error: {last}: damaged") and "\n" not in message
+    assert message.startswith(f"{last}: damaged") and "\n" not in message
     assert "delete it to begin again, or put checkpoint" in message
 
     foreign = tmp_path / "foreign.pt"
     last.rename(foreign)
-    with pytest.raises(SystemExit, match=r"foreign.pt: damaged, .*\)$"):
+    with pytest.raises(UserError, match=r"foreign.pt: damaged, .*\)$"):
         train(data, tmp_path / "other", "--finetune-from-model", str(foreign), "--max-update", "1")
 
 
@@ -125,10 +126,10 @@ def test_random_weights_are_never_trained_in_place_of_a_checkpoint(data, tmp_pat
     if there:
         path.mkdir()
         (path / "model.pt").write_bytes(b"")
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(UserError) as error:
         train(data, tmp_path / "out", option, str(path), "--max-update", "1")
     reason = "a folder, not a checkpoint" if there else "no such checkpoint"
-    assert str(error.value).startswith(f"fairseq-train: error: {option} {path}: {reason}")
+    assert str(error.value).startswith(f"{option} {path}: {reason}")
 
 
 def test_an_ended_training_makes_no_more_updates(data, tmp_path):

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import training
 from adv_plugins_cli import finetune
+from adv_plugins_cli.recipes import attempt as attempts
 from adv_plugins_cli.recipes import run_folder, runs
 from adv_plugins_cli.recipes.attempt import Attempt
 from adv_plugins_cli.recipes.command_line import UserError
@@ -69,6 +71,7 @@ def test_starting_over_moves_aside_and_deletes_nothing(tmp_path, capsys):
 HOLDS = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from adv_plugins_cli.recipes import run_folder
 with run_folder.locked(Path(sys.argv[1])):
     print("held", flush=True)
@@ -95,6 +98,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(tmp_path):
 RUNNER = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from adv_plugins_cli.recipes import children, runs
 children.terminate_by_exception()
 child = "import os, time; print('training', os.getpid(), flush=True); time.sleep(90)"
@@ -135,6 +139,7 @@ def test_a_training_ends_with_its_runner(tmp_path, number):
 BACKGROUND = """
 import multiprocessing, sys
 from pathlib import Path
+from types import SimpleNamespace
 from adv_plugins_cli.recipes import runs
 def report(run, numbers):
     print("training", multiprocessing.active_children()[0].pid, flush=True)
@@ -199,6 +204,18 @@ def test_a_failure_is_told_in_one_line(tmp_path, text, reason):
         file.write(text)
     assert reason in attempt.reason(1) and "\n" not in attempt.reason(1)
     assert "SIGKILL, perhaps out of memory" in attempt.reason(-signal.SIGKILL)
+
+
+@pytest.mark.parametrize("free,reason", [(0, "No space left on device for its log"), (1, "{'_name':;")])
+def test_a_log_that_ends_on_a_full_disk_says_so_in_a_line_of_its_own(
+    tmp_path, monkeypatch, capfd, free, reason
+):
+    monkeypatch.setattr(attempts.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    command = [sys.executable, "-c", "import sys; print(\"{'_name': \", end=''); sys.exit(1)"]
+    assert runs.run_in_foreground(command, tmp_path / "train.log") == 1
+    shown = capfd.readouterr()
+    assert shown.out == "{'_name': \n"
+    assert shown.err.startswith(f"error: training failed, exit code 1: {reason}")
 
 
 TINY = (

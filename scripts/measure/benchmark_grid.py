@@ -70,8 +70,13 @@ def run(command: list[str], log: Path) -> bool:
     with log.open("w", encoding="utf-8") as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
     if status == 2:  # argparse's
-        raise SystemExit(log.read_text(encoding="utf-8").splitlines()[-1])
+        raise SystemExit(last_line(log))
     return status == 0
+
+
+def last_line(log: Path) -> str:
+    """Why a script has failed, if it says so."""
+    return next(reversed(log.read_text(encoding="utf-8").splitlines()), "no output")[:500]
 
 
 def measure(
@@ -112,14 +117,17 @@ def run_grid(arguments: argparse.Namespace) -> None:
     """
     check_folder(arguments.out_dir, arguments.others)
     lines = ["| | " + " | ".join(RATIO_COLUMNS) + " |", "| --- |" + " ---: |" * len(RATIO_COLUMNS)]
-    machines, failed = set(), 0
+    machines: set[str] = set()
+    failed: list[str] = []
     for arch, batch, length, precision in itertools.product(
         arguments.archs, arguments.batch_sizes, arguments.lengths, arguments.precisions
     ):
         report = measure(arguments, arch, batch, length, precision)
         setting = f"{arch}, {batch} x {length}, {precision}: plain"
         if report is None:
-            failed += 1
+            log = arguments.out_dir / f"{arch}-{batch}x{length}-{precision}.log"
+            request = f"--arch {arch} --batch-size {batch} --length {length} --precision {precision}"
+            failed.append(f"{request}: {last_line(log)} ({log})")
             lines.append(f"| **{setting}** | failed: see its .log | | |")
             continue
         try:
@@ -134,14 +142,15 @@ def run_grid(arguments: argparse.Namespace) -> None:
     if torch.cuda.is_available():
         log = arguments.out_dir / "dead-weights.log"
         script = str(SCRIPTS / "measure_dead_weights.py")
-        failed += not run([sys.executable, script, "roberta_large", "--train", "fp16"], log)
+        if not run([sys.executable, script, "roberta_large", "--train", "fp16"], log):
+            failed.append(f"{last_line(log)} ({log})")
         written = log.read_text(encoding="utf-8").splitlines()
         lines += ["", *(line for line in written if line.startswith("|"))]
     text = "\n".join(lines) + "\n"
     write_text(arguments.out_dir / "table.md", text)
     print(text)
     if failed:
-        raise UserError(f"{failed} of the runs failed")
+        raise UserError(f"{len(failed)} of the runs failed; {failed[0]}")
 
 
 def main() -> None:

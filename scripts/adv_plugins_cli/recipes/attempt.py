@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,10 @@ class Attempt:
             file.seek(self.begin)
             return file.read().decode("utf-8", errors="replace")
 
+    def is_cut_off(self) -> bool:
+        """Whether it has ended in the middle of a line, as on a full disk."""
+        return not f"\n{self.text()}".endswith("\n")
+
     def succeeded(self, exit_code: int | None) -> bool:
         """Whether it came to its end.
 
@@ -53,4 +60,6 @@ class Attempt:
             how = signal.Signals(-exit_code).name
         if exit_code == -signal.SIGKILL:
             how += ", perhaps out of memory"
+        if not errors and self.is_cut_off() and not shutil.disk_usage(self.log.parent).free:
+            return f"{how}: {os.strerror(errno.ENOSPC)} for its log"
         return f"{how}: {(causes or lines or ['no output'])[-1][:500]}"

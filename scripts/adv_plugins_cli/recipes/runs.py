@@ -189,6 +189,8 @@ def run_in_foreground(command: Sequence[str], log: Path, *, keep_open: Sequence[
             children.end_group(process)
     if attempt.succeeded(code):
         return 0
+    if attempt.is_cut_off():
+        print(flush=True)  # so that the reason has a line of its own
     print(f"error: training failed, {attempt.reason(code)}; the log: {log}", file=sys.stderr)
     return code
 
