@@ -6,6 +6,7 @@ They stand in others' command lines: what changes one has to change ``flags.txt`
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -99,6 +100,21 @@ def test_no_flag_and_no_default_changes_by_accident():
     gone, new = set(kept) - set(found), set(found) - set(kept)
     assert (gone, new) == (set(), set()), "on purpose? python tests/test_flags.py > tests/flags.txt"
     assert found == kept, "in another order"
+
+
+def test_help_loads_nothing_heavy():
+    """So that it takes tenths of a second: scripts/measure/help_times.py."""
+    asks = """
+import contextlib, io, sys
+from adv_plugins_cli.__main__ import COMMANDS, main
+with contextlib.redirect_stdout(io.StringIO()):
+    for name in COMMANDS:
+        with contextlib.suppress(SystemExit):
+            main([name, "--help"])
+print(*sorted({"torch", "fairseq", "transformers", "tokenizers", "requests", "matplotlib"} & {*sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 if __name__ == "__main__":
