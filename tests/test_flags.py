@@ -14,19 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
-from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.models import ARCH_MODEL_REGISTRY
-from fairseq.models.roberta import RobertaModel
-from fairseq.registry import REGISTRIES
-from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
-import adv_plugins  # noqa: F401
 import conftest  # noqa: F401 - paths and the compatibility hook, where this is run as a script
 from adv_plugins_cli.__main__ import COMMANDS, main
 from adv_plugins_cli.convert import DIRECTIONS
 
 FLAGS = Path(__file__).with_name("flags.txt")
+STOCK = "stock"  # as an argument: fairseq's lines without us
 
 
 class Asked(BaseException):
@@ -65,38 +59,65 @@ def flags_of(parser: argparse.ArgumentParser) -> Iterator[str]:
         yield f"{names} = {default}" if default != "" else f"{names} ="
 
 
-def of_fairseq(options: Any) -> list[str]:
-    """What a class adds to fairseq-train's command line, or the dataclass of its options."""
-    parser = argparse.ArgumentParser(add_help=False)
-    if hasattr(options, "add_args"):
-        options.add_args(parser)
-    else:
-        gen_parser_from_dataclass(parser, options(), delete_default=False)
-    return list(flags_of(parser))
+def of_commands() -> list[str]:
+    """The lines of ``adv-plugins``."""
+    words = [[name] for name in COMMANDS if name != "convert"]
+    words += [["convert", direction] for direction in DIRECTIONS]
+    return [
+        f"adv-plugins {' '.join(each)} {line}" for each in words for line in flags_of(parser_of(each))
+    ]
+
+
+def of_fairseq() -> list[str]:
+    """The lines of fairseq-train, and of each choice that brings options with it."""
+    from fairseq import options
+    from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
+    from fairseq.dataclass.utils import gen_parser_from_dataclass
+    from fairseq.models import ARCH_MODEL_REGISTRY
+    from fairseq.models.roberta import RobertaModel
+    from fairseq.registry import REGISTRIES
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+
+    def lines(known: Any, dataclass: Any = None) -> list[str]:
+        parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+        if dataclass is not None:
+            gen_parser_from_dataclass(parser, dataclass(), delete_default=False)
+        elif hasattr(known, "add_args"):
+            known.add_args(parser)
+        return list(flags_of(parser))
+
+    found = [f"fairseq-train {line}" for line in flags_of(options.get_training_parser())]
+    kinds = {name: (each["registry"], each["dataclass_registry"]) for name, each in REGISTRIES.items()}
+    kinds["criterion"] = (CRITERION_REGISTRY, CRITERION_DATACLASS_REGISTRY)
+    kinds["task"] = (TASK_REGISTRY, TASK_DATACLASS_REGISTRY)
+    for kind, (registry, dataclasses) in kinds.items():
+        for name, known in sorted(registry.items()):
+            start = f"fairseq-train --{kind} {name}"
+            found += [start, *(f"{start} {line}" for line in lines(known, dataclasses.get(name)))]
+    roberta = lines(RobertaModel)
+    for name, known in sorted(ARCH_MODEL_REGISTRY.items()):
+        start = f"fairseq-train --arch {name}"
+        found += [start, *(f"{start} {line}" for line in lines(known) if line not in roberta)]
+    return found
 
 
 def everything() -> list[str]:
-    """The lines of ``flags.txt``."""
-    lines = []
-    for command in COMMANDS:
-        for words in [[command, each] for each in DIRECTIONS] if command == "convert" else [[command]]:
-            lines += [f"adv-plugins {' '.join(words)} {line}" for line in flags_of(parser_of(words))]
-    for kind, registry in (
-        ("criterion", CRITERION_DATACLASS_REGISTRY),
-        ("task", TASK_DATACLASS_REGISTRY),
-        ("bpe", REGISTRIES["bpe"]["dataclass_registry"]),
-        ("arch", ARCH_MODEL_REGISTRY),
-    ):
-        stock = of_fairseq(RobertaModel) if kind == "arch" else []
-        for name, options in sorted(registry.items()):
-            if options.__module__.startswith("adv_plugins."):
-                own = [line for line in of_fairseq(options) if line not in stock]
-                lines += [f"--{kind} {name} {line}" for line in own or ["as roberta"]]
-    return lines
+    """The lines of ``flags.txt``: of fairseq's only those that are not there without us."""
+    with subprocess.Popen([sys.executable, __file__, STOCK], stdout=subprocess.PIPE, text=True) as other:
+        import adv_plugins  # noqa: F401
+
+        ours = of_fairseq()
+        assert other.stdout
+        stock = set(other.stdout.read().splitlines())
+    assert other.returncode == 0
+    return of_commands() + [line for line in ours if line not in stock]
 
 
 def test_no_flag_and_no_default_changes_by_accident():
-    found, kept = everything(), FLAGS.read_text().splitlines()
+    # in a process of its own, as other tests register what is theirs
+    command = [sys.executable, __file__]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    kept = FLAGS.read_text().splitlines()
     gone, new = set(kept) - set(found), set(found) - set(kept)
     assert (gone, new) == (set(), set()), "on purpose? python tests/test_flags.py > tests/flags.txt"
     assert found == kept, "in another order"
@@ -111,11 +132,12 @@ with contextlib.redirect_stdout(io.StringIO()):
     for name in COMMANDS:
         with contextlib.suppress(SystemExit):
             main([name, "--help"])
-print(*sorted({"torch", "fairseq", "transformers", "tokenizers", "requests", "matplotlib"} & {*sys.modules}))
+heavy = {"torch", "fairseq", "transformers", "tokenizers", "requests", "matplotlib"}
+print(*sorted(heavy & {*sys.modules}))
 """
     done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
 
 
 if __name__ == "__main__":
-    print("\n".join(everything()))
+    print("\n".join(of_fairseq() if sys.argv[1:] == [STOCK] else everything()))
