@@ -132,7 +132,7 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 @contextlib.contextmanager
 def normalised_in_float32(norm: Optional[nn.LayerNorm]) -> Iterator[None]:
-    """Within the context a layer norm of float16 or bfloat16 computes in float32, rounding its output."""
+    """Within the context a layer norm of float16 or bfloat16 computes in float32 and rounds once."""
     if norm is None or norm.weight.dtype not in (torch.float16, torch.bfloat16):
         yield
         return

@@ -4,8 +4,6 @@ fairseq's own ``--bpe bert`` needs a library of 2019. Here DIR is what comes wit
 ``tokenizer.json``, or ``vocab.txt`` with ``tokenizer_config.json``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from dataclasses import dataclass, field

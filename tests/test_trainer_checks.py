@@ -266,7 +266,7 @@ def test_a_criterion_of_ones_own_is_not_refused(tmp_path, monkeypatch):
     step = Trainer.train_step
 
     def train_step(self, samples, **more):
-        first.append((torch.get_rng_state(), np.random.get_state()[1].copy()))
+        first.append((torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()))
         return step(self, samples, **more)
 
     monkeypatch.setattr(Trainer, "train_step", train_step)

@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.recipes import recipes
 from fairseq_compat import files
@@ -21,6 +19,8 @@ def choose_rows(data: Path, rows: int | None, held_out: float) -> tuple[list[int
     Raises:
         UserError: more rows were asked for than there are, or a share of them is none or all.
     """
+    import numpy as np
+
     total = recipes.count_rows(data)
     if rows is not None and not 1 < rows <= total:
         raise UserError(f"--train-rows {rows}: {data} has {total}")

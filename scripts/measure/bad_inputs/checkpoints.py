@@ -196,14 +196,14 @@ def checkpoint_cases() -> Iterator[Case]:
             if wrong in ignored or not wrong.startswith(tried.get(tool, "")):
                 continue
             says = "fc1" if wrong in NOT_FINITE else re.escape(name)
-            what = {
+            names = {
                 "plot_attention": f"{wrong} ({line.split()[0]})",
                 TRAIN: f"{wrong} ({line.split()[-2]})",
             }
             command = line.replace("BAD", f"{{in}}/{name}")
             more = {"leaves": RUN_LEAVES if trains else None, "limit": 180 if trains else 60}
             steps = [copied(source, "bad"), *steps]
-            yield refuses(tool, what.get(tool, wrong), command, says, *steps, **more)
+            yield refuses(tool, names.get(tool, wrong), command, says, *steps, **more)
     for tool, source, _, line, _ in readers[1:5]:
         name = f"bad/{BEST}"
         for wrong, steps in hostile(name):

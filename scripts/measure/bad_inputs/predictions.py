@@ -175,7 +175,7 @@ def predict_cases() -> Iterator[Case]:
         "a full disk for a submission", submission, "disk|[Nn]o space", full_disk(4), fill, **full()
     )
     terminal = f"{best} --input {{made}}/pairs.tsv"
-    more = (
+    more: dict[str, Any] = (
         {"stdout": "/dev/full"} if judge.is_device("/dev/full") else {"skipped": "there is no /dev/full"}
     )
     yield predict("a full disk behind the terminal", terminal, "space|stdout|output", **more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from collections.abc import Iterator
 
@@ -49,7 +51,7 @@ def spoiled_tokenizers() -> list[tuple[str, str, str, list[Step]]]:
         elif isinstance(content, str):
             step = write(name, content)
         else:
-            step = changed(name, lambda whole, first=content: first + whole)
+            step = changed(name, functools.partial(operator.add, content))
         option = f"{OPTIONS[source]} {{in}}/{name if source == 'xlm-roberta' else source}"
         origin = f"hf/{source}" if source == "xlm-roberta" else source
         # of a vocabulary that is none, the folder is enough

@@ -120,14 +120,15 @@ def training_cases() -> Iterator[Case]:
     # what diverges
     for method in ("plain", *fixtures.CRITERIONS):
         says = "NaN|nan|Inf|inf|--lr|--clip-norm"
-        for wrong, steps in (("NaN", filled(float("nan"))), ("infinite", filled(float("inf")))):
-            bad = [copied(START, "bad"), state("bad/model.pt", steps)]
+        for wrong, change in (("NaN", filled(float("nan"))), ("infinite", filled(float("inf")))):
+            bad = [copied(START, "bad"), state("bad/model.pt", change)]
             flags = "--finetune-from-model {in}/bad/model.pt"
             yield train(f"a start with {wrong} weights ({method})", flags, says, *bad, by=method)
     for method in ("plain", "freelb", "asa"):
         flags = "--lr 1e30 --max-update 6 --clip-norm 1"
         yield train(f"a training that diverges ({method})", flags, says, by=method)
     # data
+    steps: list[Step]
     for wrong, flags, says, steps in (
         ("a data folder that does not exist", "{in}/none", "none", []),
         ("a file instead of a data folder", "{in}/file", "file", [write("file", "x")]),

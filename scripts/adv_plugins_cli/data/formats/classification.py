@@ -8,8 +8,6 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from adv_plugins_cli.command import UserError, read_lines, read_text
 from adv_plugins_cli.data.formats.common import (
     SEED,
@@ -60,6 +58,8 @@ def _clue(labels: Sequence[str]) -> Read:
 
 def hold_out(split: Split) -> dict[str, Split]:
     """Training rows, a random tenth of which (always the same) becomes the validation set."""
+    import numpy as np
+
     order = np.random.default_rng(SEED).permutation(len(split.lines))
     count = round(HELD_OUT * len(order))
     return {

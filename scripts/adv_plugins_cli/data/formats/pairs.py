@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.formats.common import (
     SEED,
@@ -62,6 +60,8 @@ def make_pairs(
     Raises:
         UserError: nothing can be paired.
     """
+    import numpy as np
+
     order = np.random.default_rng(SEED)
     contexts, firsts, seconds = [], [], []
     labels, rows, alone = [], [], []
