@@ -50,6 +50,7 @@ def checked_trainer(original: Callable[..., None]) -> Callable[..., None]:
         if not cfg.dataset.disable_validation:
             check_metric(cfg.checkpoint.best_checkpoint_metric, criterion)
         original(self, cfg, task, model, criterion, *args, **kwargs)
+        self.data_are_unchecked = True
 
     return __init__
 
@@ -97,9 +98,8 @@ def checked_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
     that starts late starts at all."""
 
     def get_train_iterator(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if hasattr(self, "has_been_checked"):  # one iterator is made for each epoch
+        if not vars(self).pop("data_are_unchecked", False):  # one iterator is made for each epoch
             return original(self, *args, **kwargs)
-        self.has_been_checked = True
         split, base = self.cfg.dataset.train_subset, base_of(self.get_criterion())
         check_validation(self, base)  # first, as either leaves its first batch in the trainer
         with sizes_named(self.cfg, split):
