@@ -8,13 +8,20 @@ command again continues a run that was stopped or killed; one with other setting
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from adv_plugins_cli.command import UserError, one_line_errors, seed_number
-from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
+from adv_plugins_cli.data.task_data import (
+    add_data_options,
+    describe_model,
+    flags_for_raw_text,
+    prepare_data,
+    tokenizer_of,
+)
 from adv_plugins_cli.recipes import children, launch, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
     check_different,
@@ -76,6 +83,7 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
         if (folder / runs.RESULT).exists():
             raise UserError(f"{folder} holds a finished run already: {ADVICE} (or another --seed)")
     data = prepare_data(arguments, recipe)
+    tokenizer = tokenizer_of(arguments)
     extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
     found = []
     for seed, folder in folders.items():
@@ -87,13 +95,21 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
             precision=precision,
             extra=extra,
         )
+        describe = functools.partial(
+            describe_model,
+            command=command,
+            data=data,
+            recipe=recipe,
+            start=start,
+            tokenizer=tokenizer,
+        )
         facts = {"task": recipe.task, "method": recipe.method, "seed": seed}
         facts["source"] = recipe.source
         command = launch.wrap(command, arguments)
         if not arguments.start_over:
             run_folder.check(folder, command, advice=ADVICE)
         name = f"{recipe.task} {recipe.method} seed {seed}"
-        found.append(runs.Run(name, command, folder, recipe.best, facts))
+        found.append(runs.Run(name, command, folder, recipe.best, facts, describe))
     return found
 
 
@@ -108,6 +124,8 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
     ) as lock:
         if runs.read_result(run) is not None:
             raise UserError(f"{run.save_dir} holds a finished run by now: {ADVICE}")
+        if run.describe is not None:
+            run.describe(run.save_dir)
         code = runs.run_in_foreground(run.command, run.log, keep_open=[lock])
         if code == 0:
             result = runs.write_result(run, seconds=time.monotonic() - began)

@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 
 from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint
 from adv_plugins_cli.checkpoints.checkpoint_model import build, task_name, task_options
-from adv_plugins_cli.checkpoints.trained_model import dictionary_file, find_data
+from adv_plugins_cli.checkpoints.trained_model import find_data
 from adv_plugins_cli.command import UserError, one_line_errors, read_json
 from fairseq_compat.files import written_beside
+from fairseq_compat.task_kinds import TASK_KINDS
 
 
 class Attention(NamedTuple):
@@ -100,13 +101,11 @@ def load(checkpoint: Path, data: Path | None, *, raw_text: bool = False) -> tupl
 
     if not any(ADVERSARY in name for name in state["model"]):
         raise UserError(f"{checkpoint}: has no adversary; train it with an asa_ architecture")
-    name = task_name(checkpoint, state)
     options = task_options(checkpoint, state)
-    folder = data or find_data(checkpoint, options.get("data"), name)
-    if not dictionary_file(folder, name).is_file():
-        raise UserError(
-            f"{dictionary_file(folder, name)}: no such file; --data gives the folder of the data"
-        )
+    kind = TASK_KINDS[task_name(checkpoint, state)]
+    folder = data or find_data(checkpoint, options.get("data"), kind)
+    if not (folder / kind.dictionary).is_file():
+        raise UserError(f"{folder / kind.dictionary}: no such file; --data gives the folder of the data")
     model, task = build(checkpoint, state, folder, raw_text=raw_text)
     if not adversaries(model):
         raise UserError(f"{checkpoint}: {type(model).__name__} has no adversary")

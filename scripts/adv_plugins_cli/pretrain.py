@@ -17,6 +17,7 @@ from pathlib import Path
 import fairseq_compat
 from adv_plugins_cli.command import UserError, one_line_errors
 from adv_plugins_cli.data import task_data
+from adv_plugins_cli.data.tokenizer_options import chosen
 from adv_plugins_cli.recipes import recipes, runs
 from adv_plugins_cli.recipes.command_line import (
     choose_precision,
@@ -102,13 +103,10 @@ def prepare_data(arguments: argparse.Namespace) -> None:
         )
     from adv_plugins_cli import preprocess_text
 
-    if arguments.sentencepiece is not None:
-        tokenizer = ["--sentencepiece", str(arguments.sentencepiece)]
-    elif arguments.wordpiece is not None:
-        tokenizer = ["--wordpiece", str(arguments.wordpiece)]
-    else:
-        tokenizer = task_data.tokenizer_options(arguments)
-    request = [*map(str, arguments.text), *tokenizer, f"--out-dir={arguments.data_bin}"]
+    tokenizer = task_data.tokenizer_of(arguments)
+    if arguments.sentencepiece is not None or arguments.wordpiece is not None:
+        tokenizer = chosen(argparse.Namespace(**{**vars(arguments), "bpe_dir": None})) or tokenizer
+    request = [*map(str, arguments.text), *tokenizer.arguments(), f"--out-dir={arguments.data_bin}"]
     preprocess_text.run(preprocess_text.parse_arguments(request))
     task_data.check_dictionary(arguments.data_bin, arguments.checkpoint)
 
@@ -140,7 +138,7 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
         *("--user-dir", fairseq_compat.user_dir()),
         *PRE_TRAINING_FLAGS,
         *METHODS[arguments.method],
-        *(start.with_adversaries() if arguments.method == "asa" else start.flags),
+        *start.architecture.flags(adversaries=arguments.method == "asa"),
         *("--batch-size", str(arguments.batch), "--update-freq", str(accumulation)),
         *("--seed", str(arguments.seed), "--save-dir", str(arguments.save_dir)),
         *("--tensorboard-logdir", str(arguments.save_dir / "tensorboard")),
