@@ -11,8 +11,8 @@ from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.dictionary import read_labels, read_symbols
 from adv_plugins_cli.data.tokenizer_options import Tokenizer, find_tokenizer
 from adv_plugins_cli.recipes import run_folder
-from adv_plugins_cli.recipes.recipes import Recipe, Start
-from fairseq_compat import files, task_kinds
+from adv_plugins_cli.recipes.recipes import Recipe
+from fairseq_compat import files
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -61,36 +61,32 @@ def describe_model(
     folder: Path,
     *,
     command: Sequence[str],
-    data: Path,
-    recipe: Recipe,
-    start: Start,
+    words: Path,
+    separators: int,
     tokenizer: Tokenizer,
+    labels: Path | None = None,
 ) -> None:
     """Leave beside a training's checkpoints what is needed to use them elsewhere: architecture.json
     with the model, the labels and the tokenizer, and the tokenizer's files with the data's dictionary.
 
     Args:
-        tokenizer: the one that the data were made with, if its dictionary is theirs.
+        words: the data's dictionary, by which the tokenizer is known to be theirs; labels: that of the
+            classes, None where there are none.
     """
-    kind, words = recipe.kind, data / recipe.kind.dictionary
-    given = run_folder.options(command)
-    arch, sizes = model_of(given)
-    labels = None
-    if kind.predicts in ("classification", "tokens") and "--regression-target" not in given:
-        labels = read_labels(data / task_kinds.LABELS)
     own = tokenizer.folder / "dict.txt"
-    copied = None
+    described = None
     if tokenizer.files() and (not own.is_file() or read_symbols(own) == read_symbols(words)):
         for name in tokenizer.files():
             files.copy_file(tokenizer.folder / name, folder / name)
         files.copy_file(words, folder / "dict.txt")
-        copied = tokenizer.moved_to(folder)
+        described = tokenizer.moved_to(folder).describe()
+    arch, sizes = model_of(run_folder.options(command))
     Architecture(
         arch,
         sizes,
-        separators=start.architecture.separators,
-        tokenizer=copied.describe() if copied is not None else None,
-        labels=labels,
+        separators=separators,
+        tokenizer=described,
+        labels=read_labels(labels) if labels is not None else None,
     ).write(folder)
 
 
