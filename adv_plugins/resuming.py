@@ -27,6 +27,7 @@ from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat import files, validations
 from fairseq_compat.errors import UserError
 
+SEGMENTS = "embed_positions.segments.weight"  # what only BERT's checkpoints have
 SAVE_ATTEMPTS = 3  # as many as fairseq makes
 
 
@@ -102,6 +103,8 @@ def load_what_fits(original: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             cause = error.__context__ or error  # fairseq says "match", its cause what does not
             reason = " ".join(str(cause).split()) or type(cause).__name__
+            if SEGMENTS in reason.partition("Unexpected key(s)")[2]:
+                reason = "it has BERT's segments, this model none: give --arch bert_like --segments 2"
             raise UserError(f"{filename}: does not fit this training ({reason[:300]})") from error
 
     return load_checkpoint

@@ -1,5 +1,7 @@
 """ASA's scripts: raw text to pre-training, checkpoints without the adversary, attention plots."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,10 @@ import training
 from adv_plugins_cli import plot as plot_attention
 from adv_plugins_cli import preprocess_text
 from adv_plugins_cli import strip as strip_adversary
+from adv_plugins_cli.checkpoints.architecture import Architecture, read_architecture
+from adv_plugins_cli.convert_from_hf import build_checkpoint
+from adv_plugins_cli.data import tokenizer_options
+from adv_plugins_cli.recipes import run_folder
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "examples" / "pretraining"))
@@ -136,6 +142,75 @@ def test_pre_training_text_takes_the_checkpoints_tokenizer_or_the_one_that_is_gi
     with pytest.raises(ValueError, match="preprocessed for another model"):
         other = f"--wordpiece={tmp_path / 'other'}"
         pretrain.make_command(pretrain.parse_arguments([*request, other]))
+
+
+def encoder_and_data(root):
+    """A tiny BERT-like encoder's folder, described, and text preprocessed with its vocabulary."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd"]
+    start = root / "start"
+    start.mkdir()
+    (start / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    (root / "text.txt").write_text("a b c d\nb c\n\n" * 50)
+    request = [str(root / "text.txt"), f"--wordpiece={start}", f"--out-dir={root / 'bin'}"]
+    preprocess_text.main([*request, "--valid-share=0.2"])
+    shutil.copy(root / "bin" / "dict.txt", start)
+    sizes = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
+    sizes = f"{sizes} --encoder-attention-heads 2 --segments 2 --max-positions 64".split()
+    tokenizer = tokenizer_options.Tokenizer("wordpiece", start).describe()
+    model = Architecture("bert_like", tuple(zip(sizes[::2], sizes[1::2])), 1, tokenizer)
+    model.write(start)
+    state = build_checkpoint([*model.flags(), "--tokens-per-sample", "64"], None, start)
+    torch.save(state, start / "model.pt")
+    return start, root / "bin"
+
+
+def test_pre_training_holds_its_folder_goes_on_and_describes_its_checkpoints(tmp_path, capsys):
+    start, data = encoder_and_data(tmp_path)
+    run, alone = tmp_path / "run", ["--no-save-optimizer-state", "--cpu", "--num-workers", "0"]
+    request = f"--checkpoint {start / 'model.pt'} --data-bin {data} --save-dir {run} --batch 8".split()
+    fast = f"--update-freq 1 --batch-size 8 --max-positions 64 --tokens-per-sample 64 {' '.join(alone)}"
+    short = [*request, "--", *fast.split(), "--total-num-update", "9", "--max-update"]
+    with run_folder.locked(run), pytest.raises(SystemExit, match="another run is at work there"):
+        pretrain.main([*short, "1"])
+    assert pretrain.main([*short, "1"]) == 0
+    settings = json.loads((run / run_folder.SETTINGS).read_text())["command"]
+    assert settings[0] == "fairseq-train" and settings[-1] == "1"
+    found = read_architecture(run)
+    assert found.arch == "asa_bert_like" and ("--segments", "2") in found.sizes
+    assert found.tokenizer == read_architecture(start).tokenizer and found.separators == 1
+    before = (run / "checkpoint_last.pt").read_bytes()
+    with pytest.raises(SystemExit, match=r"other settings \(--lr 2e-5 -> 1\).*--start-over"):
+        pretrain.main([*short, "1", "--lr", "1"])
+    assert (run / "checkpoint_last.pt").read_bytes() == before
+    assert pretrain.main([*short, "1"]) == 0, "the same command goes on"
+    before = (run / "checkpoint_last.pt").read_bytes()
+    assert pretrain.main(["--start-over", *short, "1", "--lr", "1"]) == 0
+    assert (tmp_path / "run.before-1" / "checkpoint_last.pt").read_bytes() == before
+    # The maps of such a model need no option for their tokenizer, and take --wordpiece.
+    figure = tmp_path / "maps.png"
+    maps = ["maps", str(run / "checkpoint_last.pt"), "--text=a b d", f"--out={figure}"]
+    for options in ([], ["--wordpiece", str(start)]):
+        plot_attention.main([*maps, *options])
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        figure.unlink()
+    (run / "architecture.json").unlink()
+    (run / "vocab.txt").unlink()
+    with pytest.raises(SystemExit, match="give the tokenizer: --bpe-dir, --sentencepiece or --word"):
+        plot_attention.main(maps)
+
+
+def test_segments_that_the_model_lacks_are_named(tmp_path):
+    start, data = encoder_and_data(tmp_path)
+    (start / "architecture.json").unlink()
+    line = (
+        f"{data} --task masked_lm --criterion masked_lm --arch bert_like --save-dir {tmp_path / 'run'} "
+        f"{training.TINY} --encoder-layers 1 --encoder-ffn-embed-dim 8 --max-positions 64 "
+        f"--tokens-per-sample 64 --finetune-from-model {start / 'model.pt'} --max-update 1"
+    )
+    with pytest.raises(SystemExit) as error:
+        training.run([*line.split(), *training.ADAM.split()])
+    assert "model.pt: does not fit" in str(error.value) and "--segments 2" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 
 import training
 from adv_plugins_cli import convert, convert_from_hf, convert_to_hf
-from adv_plugins_cli.checkpoints import hf_layout
+from adv_plugins_cli.checkpoints import architecture, hf_layout
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data import binarize, tokenizer_options
 
@@ -129,10 +129,9 @@ def load_fairseq(folder):
 
 
 def encoder_of(folder):
-    option, path = tokenizer_options.options_of_checkpoint(folder)
-    values: dict[str, Any] = {"sentencepiece": None, "wordpiece": None, "bpe_dir": None}
-    values[option.removeprefix("--").replace("-", "_")] = path
-    return tokenizer_options.load_encoder(Namespace(**values))
+    tokenizer = tokenizer_options.find_tokenizer(folder)
+    assert tokenizer is not None
+    return tokenizer_options.load_encoder(tokenizer)
 
 
 def fairseq_batch(folder):
@@ -265,7 +264,7 @@ def test_a_folder_made_before_there_were_segments_is_what_it_was(bert, tmp_path)
 
 def test_flags_are_the_architecture_and_its_sizes(converted):
     _, _, _, ours = converted
-    flags = json.loads((ours / convert_from_hf.ARCHITECTURE).read_text())["flags"]
+    flags = json.loads((ours / architecture.ARCHITECTURE).read_text())["flags"]
     assert flags[0] == "--arch" and len(flags) % 2 == 0
     names = {"--arch", "--layer-norm-epsilon", "--segments", "--max-positions", "--activation-fn"}
     assert all(flag in names or flag.startswith("--encoder-") for flag in flags[::2])
@@ -321,7 +320,7 @@ def fine_tune(root, family, kind, *flags, head="ForMaskedLM"):
     """A converted model of two layers, trained on random data; returns its checkpoint and folders."""
     make_hf(root / "hf", family, head)
     start = convert_from_hf.run(root / "hf", root / "fairseq", layers=2)
-    description = json.loads((start / convert_from_hf.ARCHITECTURE).read_text())
+    description = json.loads((start / architecture.ARCHITECTURE).read_text())
     data = training.write_data(root / "data", kind, words=start / "dict.txt")
     command = (
         f"{data} --save-dir {root / 'trained'} --criterion {KINDS[kind][1]} --cpu --num-workers 0 "
@@ -433,6 +432,12 @@ def test_labels_that_are_not_found_or_do_not_fit_are_refused(tmp_path):
     back, folder = tmp_path / "back", tmp_path / "moved"
     request = [str(checkpoint), str(back), "--pretrained", str(start)]
     data.rename(folder)
+    # The record of the training is enough.
+    names = binarize.load_dictionary(folder / "label" / "dict.txt").symbols[4:]
+    convert_to_hf.main([*request[:1], str(tmp_path / "recorded"), *request[2:]])
+    config = json.loads((tmp_path / "recorded" / "config.json").read_text())
+    assert list(config["label2id"]) == names
+    rename_labels(checkpoint, folder, names)
     with pytest.raises(SystemExit, match="--data-bin.*--label-dict.*--numbered-labels") as error:
         convert_to_hf.main(request)
     assert "dict.txt: no such file" in str(error.value)

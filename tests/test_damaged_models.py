@@ -321,7 +321,7 @@ def test_damaged_and_malicious_checkpoints(made, tmp_path):
     for content in (b"", b"no checkpoint", whole[: len(whole) // 2], malicious):
         path.write_bytes(content)
         line = line_of(convert_to_hf, path, tmp_path / "back", "--pretrained", start)
-        assert f"{path}: no file of tensors" in line
+        assert f"{path}: not a checkpoint, or a damaged one" in line
     assert not (tmp_path / "stolen").exists() and not (tmp_path / "back").exists()
 
 
@@ -333,6 +333,8 @@ def test_a_folder_of_another_model(made, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(made / "bert" / "fairseq", other)
     edit_config(other, intermediate_size=48)
+    assert "config.json: is not the file that" in line_of(convert_to_hf, *request, other)
+    (other / "architecture.json").unlink()  # which older folders' do not name their files
     assert "does not fit" in line_of(convert_to_hf, *request, other)
     assert not (tmp_path / "back").exists()
 
@@ -438,9 +440,7 @@ def test_ids_with_a_gap_keep_their_rows(made, tmp_path):
     # and so do they where there is no dict.txt yet
     before = encoder.encode_batch(["the cat"])[0].tolist()
     shutil.copyfile(start / "tokenizer.json", tmp_path / "tokenizer.json")
-    alone = tokenizer_options.load_encoder(
-        tokenizer_options.argparse.Namespace(wordpiece=tmp_path, sentencepiece=None, bpe_dir=None)
-    )
+    alone = tokenizer_options.load_encoder(tokenizer_options.Tokenizer("wordpiece", tmp_path))
     assert alone.encode_batch(["the cat"])[0].tolist() == before
 
 

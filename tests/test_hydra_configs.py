@@ -13,6 +13,7 @@ from fairseq import checkpoint_utils, metrics
 from omegaconf import OmegaConf
 
 import training
+from adv_plugins_cli.checkpoints.architecture import Architecture
 from adv_plugins_cli.recipes import recipes
 from conftest import ROOT
 
@@ -75,7 +76,7 @@ def test_values_are_the_recipes(hydra_train, monkeypatch, method):
     (ours,) = seen
 
     monkeypatch.setattr(recipes, "count_rows", lambda data: RTE_EXAMPLES)
-    start = recipes.Start(("--arch", "roberta_large"), Path("y.pt"))
+    start = recipes.Start(Architecture("roberta_large"), Path("y.pt"))
     command = recipes.get_recipe("RTE", method).command(
         Path("x"), start=start, save_dir=Path("out/checkpoints"), seed=1, precision="fp16"
     )

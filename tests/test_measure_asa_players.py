@@ -20,7 +20,9 @@ def test_it_prints_a_row_for_each_block(tmp_path, monkeypatch, capsys, kind):
     encoder = tmp_path / "encoder"
     encoder.mkdir()
     shutil.copy(tmp_path / "saved" / "checkpoint_last.pt", encoder / "model.pt")
-    (encoder / "architecture.json").write_text(json.dumps({"flags": ["--arch", "roberta", *SIZES]}))
+    (encoder / "architecture.json").write_text(
+        json.dumps({"flags": ["--arch", "roberta", *SIZES], "separators": 2})
+    )
     line = f"x {encoder} {data} --task {stock} --num-classes 3 --updates 6 --block 4"
     line += " --batch-size 4 --length 16"
     monkeypatch.setattr(sys, "argv", [*line.split(), "--clip-norm", "0.1"])

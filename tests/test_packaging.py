@@ -1,6 +1,7 @@
 """What `pip install .` and `pip install -e .` put into an environment: read off their wheels."""
 
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
@@ -65,6 +66,21 @@ def test_an_editable_wheel_holds_the_hook_after_the_paths(sources, tmp_path):
     paths = [name for name in files if name.endswith(".pth") and name != HOOK]
     assert paths, "setuptools makes the checkout importable by such a file"
     assert all(name < HOOK for name in paths), "Python reads them in this order"
+
+
+@needs_build_tools
+def test_an_installed_wheel_works_from_an_empty_folder_without_the_checkout(tmp_path):
+    """scripts/measure/full_round.py goes on to train, compare, convert and plot there."""
+    full_round = pytest.importorskip("full_round")
+    steps = full_round.Round(tmp_path)
+    archive = zipfile.ZipFile(io.BytesIO(full_round.task_archive()))
+    archive.extractall(steps.folder / "glue")
+    full_round.make_encoder(steps.folder / "encoder")
+    steps.adv_plugins("tasks RTE", says="recipes")
+    made = "bin/RTE-bin/label/dict.txt"
+    steps.adv_plugins("preprocess RTE --data-dir glue --wordpiece encoder --out-dir bin", leaves=made)
+    request = "finetune RTE rat --from-scratch --arch roberta_base --data-bin bin --print-only"
+    steps.adv_plugins(request, says="fairseq-train bin/RTE-bin --user-dir ")
 
 
 @needs_build_tools

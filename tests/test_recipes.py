@@ -12,6 +12,7 @@ import pytest
 
 import training
 from adv_plugins_cli import finetune
+from adv_plugins_cli.checkpoints.architecture import Architecture
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data import grammar
 from adv_plugins_cli.recipes import recipes, runs
@@ -25,8 +26,8 @@ SOURCES = {
     "this project",
     *("RoBERTa*", "R-AT*", "FreeLB*", "ASA*"),
 }
-LARGE = recipes.Start(("--arch", "roberta_large"))
-BASE = recipes.Start(("--arch", "roberta_base"))
+LARGE = recipes.Start(Architecture("roberta_large"))
+BASE = recipes.Start(Architecture("roberta_base"))
 
 
 @pytest.fixture
@@ -39,9 +40,7 @@ def data(tmp_path):
 def test_every_row_parses_with_fairseqs_own_parser(recipe, data):
     command = recipe.command(data, start=LARGE, save_dir=Path("x"), seed=7)
     cfg = training.parse(command[1:])
-    assert cfg.common.seed == 7 and cfg.criterion._name == (
-        recipe.criterion or recipes.TASK_CRITERIONS[recipe.fairseq_task]
-    )
+    assert cfg.common.seed == 7 and cfg.criterion._name == (recipe.criterion or recipe.kind.criterion)
     assert cfg.optimization.lr == [float(recipe.lr)]
     assert cfg.dataset.batch_size == int(recipe.batch)
     assert cfg.checkpoint.best_checkpoint_metric == recipe.best

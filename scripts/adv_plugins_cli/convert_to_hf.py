@@ -23,20 +23,20 @@ import fairseq_compat
 fairseq_compat.install()
 
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
+from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint, section  # noqa: E402
+from adv_plugins_cli.checkpoints.checkpoint_model import task_name  # noqa: E402
+from adv_plugins_cli.checkpoints.trained_model import (  # noqa: E402
+    read_trained_model,
+    recorded_labels,
+)
 from adv_plugins_cli.command import UserError, one_line_errors, read_json, read_text  # noqa: E402
-from adv_plugins_cli.convert_from_hf import TOKENIZER_FILES  # noqa: E402
+from adv_plugins_cli.data.dictionary import read_labels, read_symbols  # noqa: E402
+from adv_plugins_cli.data.tokenizer_options import HF_FILES, find_tokenizer  # noqa: E402
 from fairseq_compat import files  # noqa: E402
+from fairseq_compat.task_kinds import TASK_KINDS  # noqa: E402
 
 LAYERS = f"{hf.ENCODER}layers."
 HEAD_NAME = "sentence_classification_head"
-# fairseq's tasks -> the end of the name of transformers' class
-CLASSES = {
-    "masked_lm": "ForMaskedLM",
-    "sentence_prediction": "ForSequenceClassification",
-    "sentence_ranking": "ForMultipleChoice",
-    "commonsense_qa": "ForMultipleChoice",
-    "token_classification": "ForTokenClassification",
-}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -72,7 +72,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Checkpoint:
-    """A checkpoint's weights, without an adversary, and the sections of its configuration."""
+    """A checkpoint's weights, without an adversary, and what its configuration says of them.
+
+    task: fairseq's; kind: how the name of transformers' class ends; model: the architecture's options.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read it.
@@ -80,37 +83,21 @@ class Checkpoint:
         Raises:
             UserError: naming the file, and what is wrong with it.
         """
-        import adv_plugins  # noqa: F401 - lets torch read fairseq's checkpoints
+        self.path, self.state = path, read_checkpoint(path)
         from adv_plugins.models.asa_roberta import strip_adversary
 
-        if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint")
-        self.path, state = path, hf.load_tensors(path)
-        self.weights = strip_adversary(hf.check_tensors(state.get("model"), str(path)))
-        self.model, task, criterion = (self._section(state, n) for n in ("model", "task", "criterion"))
-        self.task = getattr(task, "_name", None) or getattr(task, "task", None)
-        self.regression = bool(getattr(criterion, "regression_target", False))
+        self.weights = strip_adversary(self.state["model"])
+        self.model = section(path, self.state, "model")
+        name = task_name(path, self.state)
         if hf.WORDS not in self.weights:
             raise UserError(f"{path}: no checkpoint of the RoBERTa family")
-        if not isinstance(self.task, str) or self.task not in CLASSES:
-            raise UserError(f"{path}: --task {self.task}: only {', '.join(CLASSES)} can be converted")
+        if name not in TASK_KINDS:
+            known = ", ".join(TASK_KINDS)
+            raise UserError(f"{path}: --task {name or '?'}: only {known} can be converted")
+        self.regression = bool(section(path, self.state, "criterion").get("regression_target"))
         hf.check_finite(self.weights, str(path))
-        self.kind = CLASSES[self.task]
-        names = {name.split(".")[3] for name in self.weights if name.startswith(LAYERS)}
-        self.layers = len(names)
-
-    def _section(self, state: dict[str, Any], name: str) -> argparse.Namespace:
-        """An object with attributes; old checkpoints have one for all."""
-        found = state.get("cfg")
-        if found is None:
-            found = state.get("args")
-        elif isinstance(found, dict):
-            found = found.get(name)
-        if isinstance(found, dict):
-            found = argparse.Namespace(**found)
-        if not isinstance(found, argparse.Namespace):
-            raise UserError(f"{self.path}: no checkpoint of fairseq-train")
-        return found
+        self.kind = TASK_KINDS[name].hf_class
+        self.layers = len({name.split(".")[3] for name in self.weights if name.startswith(LAYERS)})
 
 
 def roberta_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -121,26 +108,26 @@ def roberta_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """
     model, place = checkpoint.model, checkpoint.path
     activations = {ours: theirs for theirs, ours in hf.ACTIVATIONS.items()}
-    activation = getattr(model, "activation_fn", "gelu")
+    activation = model.get("activation_fn", "gelu")
     if activation not in activations:
         raise UserError(f"{place}: --activation-fn {activation} has no like in transformers")
-    if getattr(model, "encoder_normalize_before", False):
+    if model.get("encoder_normalize_before"):
         raise UserError(f"{place}: --encoder-normalize-before has no like in this family")
     options = ("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "max_positions")
     for name in options:
-        if type(getattr(model, name, None)) is not int:
+        if type(model.get(name)) is not int:
             raise UserError(f"{place}: its configuration has no {name}")
     return {
         "model_type": "roberta",
         "vocab_size": len(checkpoint.weights[hf.WORDS]),
-        "hidden_size": model.encoder_embed_dim,
-        "intermediate_size": model.encoder_ffn_embed_dim,
+        "hidden_size": model["encoder_embed_dim"],
+        "intermediate_size": model["encoder_ffn_embed_dim"],
         "num_hidden_layers": checkpoint.layers,
-        "num_attention_heads": model.encoder_attention_heads,
-        "max_position_embeddings": model.max_positions + 2,
+        "num_attention_heads": model["encoder_attention_heads"],
+        "max_position_embeddings": model["max_positions"] + 2,
         "type_vocab_size": 1,
         "hidden_act": activations[activation],
-        "layer_norm_eps": getattr(model, "layer_norm_epsilon", hf.ROBERTA_EPSILON),
+        "layer_norm_eps": model.get("layer_norm_epsilon", hf.ROBERTA_EPSILON),
         "pad_token_id": 1,
         "bos_token_id": 0,
         "eos_token_id": 2,
@@ -203,32 +190,32 @@ def head_weights(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, An
     }
 
 
-def label_names(arguments: argparse.Namespace, count: int) -> dict[str, str]:
-    """Class number -> name, for config.json: as predict finds them, unless an option says otherwise.
+def label_names(checkpoint: Checkpoint, arguments: argparse.Namespace, count: int) -> dict[str, str]:
+    """Class number -> name, for config.json.
+
+    They are the options', else those that the training has left on record, else those of its data.
 
     Raises:
         UserError: they are not found, or are others than the head's.
     """
     if arguments.numbered_labels:
         return {str(index): f"LABEL_{index}" for index in range(count)}
-    path = arguments.label_dict
-    if path is None:
-        names = labels_of_data(arguments.checkpoint, arguments.data_bin)
+    if arguments.label_dict is not None:
+        names = read_labels(arguments.label_dict)
+    elif arguments.data_bin is not None:
+        names = labels_of_data(checkpoint.path, arguments.data_bin)
     else:
-        from adv_plugins.tasks import token_labels
-        from adv_plugins_cli.data.binarize import load_dictionary
-
-        names = token_labels.label_names(load_dictionary(path))
+        names = recorded_labels(checkpoint.path, checkpoint.state) or labels_of_data(
+            checkpoint.path, None
+        )
     if len(names) != count:
-        place = path or arguments.checkpoint
+        place = arguments.label_dict or checkpoint.path
         raise UserError(f"{place}: names {len(names)} classes, the head has {count} (--label-dict)")
     return {str(index): name for index, name in enumerate(names)}
 
 
-def labels_of_data(checkpoint: Path, data: Path | None) -> Sequence[str]:
-    """The labels that the checkpoint was trained with, or those of the data folder given."""
-    from adv_plugins_cli.checkpoints.trained_model import read_trained_model
-
+def labels_of_data(checkpoint: Path, data: Path | None) -> tuple[str, ...]:
+    """The labels of the data folder given, or of the one that the checkpoint was trained with."""
     try:
         return read_trained_model(checkpoint, data).labels
     except (ValueError, OSError) as error:
@@ -259,8 +246,7 @@ def write_gpt2_tokenizer(bpe_dir: Path, target: Path, words: int) -> None:
             raise UserError(f"{bpe_dir / name}: no such file (--bpe-dir)")
     encoder = hf.token_ids(read_json(bpe_dir / "encoder.json"), bpe_dir / "encoder.json")
     pieces = {str(index): piece for piece, index in encoder.items()}
-    lines = read_text(bpe_dir / "dict.txt").splitlines()
-    symbols = [pieces.get(name, name) for name in (line.rpartition(" ")[0] for line in lines)]
+    symbols = [pieces.get(name, name) for name in read_symbols(bpe_dir / "dict.txt")]
     symbols = [*hf.SPECIAL[:4], *symbols, hf.SPECIAL[4]]
     if len(symbols) != words:
         raise UserError(f"{bpe_dir}: dict.txt has {len(symbols)} symbols, the model {words}")
@@ -271,7 +257,7 @@ def write_gpt2_tokenizer(bpe_dir: Path, target: Path, words: int) -> None:
     files.write_json(target / "tokenizer_config.json", settings)
 
 
-def find_tokenizer(
+def take_tokenizer(
     checkpoint: Checkpoint, arguments: argparse.Namespace, target: Path
 ) -> tuple[dict[str, Any], list[int]]:
     """Write the tokenizer's files into ``target``.
@@ -284,7 +270,12 @@ def find_tokenizer(
     """
     words, place = len(checkpoint.weights[hf.WORDS]), str(checkpoint.path)
     folder = arguments.bpe_dir or arguments.pretrained or checkpoint.path.parent
-    if arguments.bpe_dir is not None:
+    described = find_tokenizer(folder) if arguments.bpe_dir is None else None
+    # A folder with GPT-2's two files alone is fairseq's own RoBERTa's.
+    own = arguments.bpe_dir is not None
+    if described is not None and described.kind == "gpt2-bpe" and described.names:
+        own = "config.json" not in described.names
+    if own:
         config = roberta_config(checkpoint)
         hf.check_sizes(config, place)
     elif (folder / "config.json").is_file():
@@ -299,10 +290,10 @@ def find_tokenizer(
     table = hf.max_positions(config) + 2
     hf.check_shapes(checkpoint.weights, config, place, layers=checkpoint.layers, positions=table)
     config["num_hidden_layers"] = checkpoint.layers
-    if arguments.bpe_dir is not None:
+    if own:
         write_gpt2_tokenizer(folder, target, words)
         return config, list(range(words))
-    for name in TOKENIZER_FILES:
+    for name in HF_FILES:
         if (folder / name).is_file():
             files.copy_file(folder / name, target / name)
     return config, vocabulary_rows(folder, config)
@@ -316,7 +307,7 @@ def convert(checkpoint: Checkpoint, arguments: argparse.Namespace, target: Path)
     """
     from safetensors.torch import save_file
 
-    config, rows = find_tokenizer(checkpoint, arguments, target)
+    config, rows = take_tokenizer(checkpoint, arguments, target)
     converted = encoder_weights(checkpoint.weights, config, rows)
     if checkpoint.kind != "ForMaskedLM":
         converted = {n: v for n, v in converted.items() if not n.startswith(("lm_head.", "cls."))}
@@ -325,8 +316,9 @@ def convert(checkpoint: Checkpoint, arguments: argparse.Namespace, target: Path)
     config["architectures"] = [class_name]
     if checkpoint.kind in ("ForSequenceClassification", "ForTokenClassification"):
         last = "classifier.out_proj" if "classifier.out_proj.weight" in converted else "classifier"
-        classes = len(converted[f"{last}.weight"])
-        names = {"0": "LABEL_0"} if checkpoint.regression else label_names(arguments, classes)
+        names = {"0": "LABEL_0"}
+        if not checkpoint.regression:
+            names = label_names(checkpoint, arguments, len(converted[f"{last}.weight"]))
         config["id2label"] = names
         config["label2id"] = {name: int(index) for index, name in names.items()}
     if checkpoint.kind == "ForSequenceClassification":

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adv_plugins_cli.checkpoints.architecture import Architecture
 from adv_plugins_cli.command import one_line_errors
 from adv_plugins_cli.data.grammar import examples
 from adv_plugins_cli.recipes import recipes, runs
@@ -24,7 +25,7 @@ from fairseq_compat import files
 SPLITS = {"train": (2000, 1, 0.15), "valid": (1000, 2, 0.0)}  # examples, seed, label noise
 VOCABULARY = 400
 # A RoBERTa small enough for a laptop's CPU, trained from random weights.
-START = recipes.Start(("--arch", "roberta"))
+START = recipes.Start(Architecture("roberta"))
 MODEL_FLAGS = shlex.split(
     "--encoder-layers 2 --encoder-embed-dim 64 --encoder-ffn-embed-dim 128 "
     "--encoder-attention-heads 4 --max-positions 64 --pooler-dropout 0.1 --cpu --num-workers 0"
@@ -149,7 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
     say(f"the first command, {every[0].name}:\n{shlex.join(every[0].command)}")
     for method in arguments.methods:
         recipe = recipes.get_recipe("demo", method)
-        say(f"{method}: --criterion {recipe.criterion or 'sentence_prediction'} {recipe.flags}")
+        say(f"{method}: --criterion {recipe.criterion or recipe.kind.criterion} {recipe.flags}")
     say(f"training {len(waiting)} models, {arguments.jobs} at a time")
 
     def report(run: runs.Run, numbers: dict[str, float]) -> None:

@@ -8,13 +8,20 @@ command again continues a run that was stopped or killed; one with other setting
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from adv_plugins_cli.command import UserError, one_line_errors, seed_number
-from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
+from adv_plugins_cli.data.task_data import (
+    add_data_options,
+    describe_model,
+    flags_for_raw_text,
+    prepare_data,
+    tokenizer_of,
+)
 from adv_plugins_cli.recipes import children, launch, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
     check_different,
@@ -24,8 +31,7 @@ from adv_plugins_cli.recipes.command_line import (
     show,
     split_at_dashes,
 )
-
-ADVICE = "choose another --save-dir, or --start-over to move it aside and begin anew"
+from fairseq_compat import task_kinds
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -39,11 +45,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_data_options(parser)
     parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)")
-    parser.add_argument(
-        "--start-over",
-        action="store_true",
-        help="move what --save-dir holds aside (SAVE_DIR.before-1), instead of continuing it",
-    )
+    run_folder.add_option(parser)
     launch.add_options(parser)
     arguments = parser.parse_args(own)
     arguments.extra = extra
@@ -74,8 +76,11 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
         folders = {arguments.seed[0]: arguments.save_dir}
     for folder in folders.values() if not arguments.start_over else ():
         if (folder / runs.RESULT).exists():
-            raise UserError(f"{folder} holds a finished run already: {ADVICE} (or another --seed)")
+            raise UserError(
+                f"{folder} holds a finished run already: {run_folder.ADVICE} (or another --seed)"
+            )
     data = prepare_data(arguments, recipe)
+    tokenizer = tokenizer_of(arguments)
     extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
     found = []
     for seed, folder in folders.items():
@@ -87,13 +92,23 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
             precision=precision,
             extra=extra,
         )
+        scores = "--regression-target" in command
+        has_labels = recipe.kind.predicts in ("classification", "tokens") and not scores
+        describe = functools.partial(
+            describe_model,
+            command=command,
+            words=data / recipe.kind.dictionary,
+            labels=data / task_kinds.LABELS if has_labels else None,
+            separators=start.architecture.separators,
+            tokenizer=tokenizer,
+        )
         facts = {"task": recipe.task, "method": recipe.method, "seed": seed}
         facts["source"] = recipe.source
         command = launch.wrap(command, arguments)
         if not arguments.start_over:
-            run_folder.check(folder, command, advice=ADVICE)
+            run_folder.check(folder, command, advice=run_folder.ADVICE)
         name = f"{recipe.task} {recipe.method} seed {seed}"
-        found.append(runs.Run(name, command, folder, recipe.best, facts))
+        found.append(runs.Run(name, command, folder, recipe.best, facts, describe))
     return found
 
 
@@ -104,10 +119,12 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
         return runs.run_in_foreground(run.command, run.log)
     began = time.monotonic()
     with run_folder.taken(
-        run.save_dir, run.command, advice=ADVICE, start_over=arguments.start_over
+        run.save_dir, run.command, advice=run_folder.ADVICE, start_over=arguments.start_over
     ) as lock:
         if runs.read_result(run) is not None:
-            raise UserError(f"{run.save_dir} holds a finished run by now: {ADVICE}")
+            raise UserError(f"{run.save_dir} holds a finished run by now: {run_folder.ADVICE}")
+        if run.describe is not None:
+            run.describe(run.save_dir)
         code = runs.run_in_foreground(run.command, run.log, keep_open=[lock])
         if code == 0:
             result = runs.write_result(run, seconds=time.monotonic() - began)

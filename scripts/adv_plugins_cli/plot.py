@@ -25,9 +25,16 @@ from typing import Any, NamedTuple
 
 from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint
 from adv_plugins_cli.checkpoints.checkpoint_model import build, task_name, task_options
-from adv_plugins_cli.checkpoints.trained_model import dictionary_file, find_data
+from adv_plugins_cli.checkpoints.trained_model import find_data
 from adv_plugins_cli.command import UserError, one_line_errors, read_json
+from adv_plugins_cli.data.tokenizer_options import (
+    add_tokenizer_options,
+    chosen,
+    find_tokenizer,
+    load_encoder,
+)
 from fairseq_compat.files import written_beside
+from fairseq_compat.task_kinds import TASK_KINDS
 
 
 class Attention(NamedTuple):
@@ -46,9 +53,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     maps = commands.add_parser("maps", help="attention maps of a sentence")
     maps.add_argument("checkpoint", type=Path, help="of an asa_roberta architecture")
     maps.add_argument("--text", required=True, help="a sentence, raw")
-    encoder = maps.add_mutually_exclusive_group(required=True)
-    encoder.add_argument("--bpe-dir", type=Path, help="GPT-2's encoder.json, vocab.bpe, dict.txt")
-    encoder.add_argument("--sentencepiece", type=Path, metavar="MODEL", help="or such a model")
+    add_tokenizer_options(maps, required=False)
     maps.add_argument("--layers", nargs="+", type=int, help="from 1 (default: all)")
     maps.add_argument("--head", type=int, help="from 1 (default: the mean over all heads)")
     layers = commands.add_parser("layers", help="masked proportion per layer")
@@ -100,13 +105,11 @@ def load(checkpoint: Path, data: Path | None, *, raw_text: bool = False) -> tupl
 
     if not any(ADVERSARY in name for name in state["model"]):
         raise UserError(f"{checkpoint}: has no adversary; train it with an asa_ architecture")
-    name = task_name(checkpoint, state)
     options = task_options(checkpoint, state)
-    folder = data or find_data(checkpoint, options.get("data"), name)
-    if not dictionary_file(folder, name).is_file():
-        raise UserError(
-            f"{dictionary_file(folder, name)}: no such file; --data gives the folder of the data"
-        )
+    kind = TASK_KINDS[task_name(checkpoint, state)]
+    folder = data or find_data(checkpoint, options.get("data"), kind)
+    if not (folder / kind.dictionary).is_file():
+        raise UserError(f"{folder / kind.dictionary}: no such file; --data gives the folder of the data")
     model, task = build(checkpoint, state, folder, raw_text=raw_text)
     if not adversaries(model):
         raise UserError(f"{checkpoint}: {type(model).__name__} has no adversary")
@@ -170,19 +173,17 @@ def encode(text: str, arguments: argparse.Namespace, dictionary: Any) -> tuple[A
     """
     import torch
 
-    from adv_plugins_cli.data.binarize import Gpt2Bpe, SentencePiece
-
-    if arguments.sentencepiece is not None:
-        encoder: Any = SentencePiece(arguments.sentencepiece)
-    else:
-        encoder = Gpt2Bpe(arguments.bpe_dir)
+    tokenizer = chosen(arguments) or find_tokenizer(arguments.checkpoint.parent)
+    if tokenizer is None:
+        raise UserError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
+    encoder = load_encoder(tokenizer)
     symbols = encoder.dictionary.symbols
     if symbols != dictionary.symbols[: len(symbols)]:
         raise UserError("the tokenizer is not the one that this model's data were made with")
     (words,) = encoder.encode_batch([text])
     names = [symbols[index] for index in words]
-    if arguments.sentencepiece is None:
-        names = gpt2_names(names, arguments.bpe_dir)
+    if tokenizer.kind == "gpt2-bpe":
+        names = gpt2_names(names, tokenizer.folder)
     tokens = [dictionary.bos(), *words, dictionary.eos()]
     return torch.tensor(tokens), ["<s>", *(name.replace("▁", " ") for name in names), "</s>"]
 

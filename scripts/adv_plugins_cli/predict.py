@@ -30,8 +30,9 @@ from adv_plugins_cli.command import UserError, one_line_errors, read_text
 from adv_plugins_cli.data.glue_format import TASKS
 from adv_plugins_cli.data.tokenizer_options import (
     add_tokenizer_options,
+    chosen,
+    find_tokenizer,
     load_encoder,
-    options_of_checkpoint,
 )
 from fairseq_compat.files import naming, write_text
 
@@ -165,24 +166,22 @@ def describe(model: TrainedModel) -> str:
 
 
 def find_encoder(arguments: argparse.Namespace, models: Sequence[TrainedModel]) -> TextEncoder:
-    """The tokenizer: the options', or what lies beside the weights that training began with, or
-    beside the checkpoint.
+    """The tokenizer: the options', or what lies beside the checkpoint or beside the weights that its
+    training began with.
 
     Raises:
         UserError: there is none, or it is not that of the data.
     """
-    from adv_plugins_cli.data.binarize import MASK, load_dictionary
+    from adv_plugins_cli.data.binarize import MASK
+    from adv_plugins_cli.data.dictionary import load_dictionary
 
-    if not (arguments.bpe_dir or arguments.sentencepiece or arguments.wordpiece):
-        folders = [path.parent for path in (*models[0].beginnings, models[0].checkpoint)]
-        found = next(filter(None, map(options_of_checkpoint, folders)), None)
-        if found is None:
-            raise UserError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
-        option, value = found
-        setattr(arguments, option.removeprefix("--").replace("-", "_"), Path(value))
-    encoder = load_encoder(arguments)
+    folders = [path.parent for path in (models[0].checkpoint, *models[0].beginnings)]
+    tokenizer = chosen(arguments) or find_tokenizer(*folders)
+    if tokenizer is None:
+        raise UserError("give the tokenizer: --bpe-dir, --sentencepiece or --wordpiece")
+    encoder = load_encoder(tokenizer)
     ours = [symbol for symbol in encoder.dictionary.symbols if symbol != MASK]
-    for path in dict.fromkeys(model.dictionary_file for model in models):
+    for path in dict.fromkeys(model.words for model in models):
         if [symbol for symbol in load_dictionary(path).symbols if symbol != MASK] != ours:
             raise UserError(
                 f"{path}: is not the tokenizer's dictionary (--bpe-dir, --sentencepiece, --wordpiece)"

@@ -19,7 +19,7 @@ from adv_plugins_cli.command import UserError, one_line_errors
 from adv_plugins_cli.data import glue_folder, task_folder
 from adv_plugins_cli.data.formats import TASKS as OTHERS
 from adv_plugins_cli.data.glue_format import TASKS as GLUE
-from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, load_encoder
+from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, chosen, load_encoder
 
 # What reads a task's files and writes its folder, with the description of the task.
 TASKS: dict[str, tuple[Any, Any]] = {
@@ -79,7 +79,9 @@ def run(arguments: argparse.Namespace) -> list[Path]:
     for name in names:
         module, task = TASKS[name]
         module.check(arguments, task)
-    encoder = load_encoder(arguments)
+    tokenizer = chosen(arguments)
+    assert tokenizer is not None  # one of the options is required
+    encoder = load_encoder(tokenizer)
     return [TASKS[name][0].preprocess(arguments, TASKS[name][1], encoder) for name in names]
 
 

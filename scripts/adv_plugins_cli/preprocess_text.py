@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adv_plugins_cli.command import UserError, one_line_errors, read_lines
-from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, load_encoder
+from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, chosen, load_encoder
 from adv_plugins_cli.data.write_task import check_target
 from fairseq_compat import files
 
@@ -115,7 +115,9 @@ def check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> Path:
     """Write the folder beside its place, then move it there."""
     check(arguments)
-    encoder = load_encoder(arguments)
+    tokenizer = chosen(arguments)
+    assert tokenizer is not None  # one of the options is required
+    encoder = load_encoder(tokenizer)
     from adv_plugins_cli.data.binarize import write_split
 
     target = arguments.out_dir

@@ -3,7 +3,8 @@
 fairseq's masked_lm task with the loss of Eq. 10 and the settings of the paper's appendix; with
 ``--method plain`` the paper's baseline, the same without the adversary. Checks
 everything first, preprocesses the text where that was not done, prints and runs the full
-``fairseq-train`` command. The same command again goes on where a run stopped.
+``fairseq-train`` command. The same command again goes on where a run stopped; one with other settings
+is refused.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fairseq_compat
-from adv_plugins_cli.command import UserError, one_line_errors
+from adv_plugins_cli.command import UserError, one_line_errors, seed_number
 from adv_plugins_cli.data import task_data
-from adv_plugins_cli.recipes import recipes, runs
+from adv_plugins_cli.data.tokenizer_options import Tokenizer
+from adv_plugins_cli.recipes import children, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
     choose_precision,
     make_parser,
     show,
     split_at_dashes,
 )
+from fairseq_compat.task_kinds import TASK_KINDS
 
 # Table 6 of the paper. Its text says that the batch is 128 sequences, its table 128 on each of 8
 # GPUs; the table is followed. It names no betas: these are RoBERTa's.
@@ -50,7 +53,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     own, extra = split_at_dashes(argv)
     parser = make_parser(__doc__, arch="roberta_base")
     parser.add_argument("--method", choices=list(METHODS), default="asa", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--data-bin",
         type=Path,
@@ -74,6 +77,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--wordpiece", type=Path, metavar="DIR", help="or the folder of a BERT-like model"
     )
     parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/pretraining/METHOD)")
+    run_folder.add_option(parser)
     parser.add_argument(
         "--batch",
         type=int,
@@ -84,6 +88,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     arguments.extra = extra
     arguments.save_dir = arguments.save_dir or Path("checkpoints/pretraining") / arguments.method
     return arguments
+
+
+def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer:
+    """The tokenizer of the raw text: the one that is given, else the checkpoint's or --bpe-dir."""
+    for kind in ("sentencepiece", "wordpiece"):
+        path = getattr(arguments, kind)
+        if path is not None:
+            return Tokenizer(kind, path)
+    return task_data.tokenizer_of(arguments)
 
 
 def prepare_data(arguments: argparse.Namespace) -> None:
@@ -102,12 +115,7 @@ def prepare_data(arguments: argparse.Namespace) -> None:
         )
     from adv_plugins_cli import preprocess_text
 
-    if arguments.sentencepiece is not None:
-        tokenizer = ["--sentencepiece", str(arguments.sentencepiece)]
-    elif arguments.wordpiece is not None:
-        tokenizer = ["--wordpiece", str(arguments.wordpiece)]
-    else:
-        tokenizer = task_data.tokenizer_options(arguments)
+    tokenizer = tokenizer_of(arguments).arguments()
     request = [*map(str, arguments.text), *tokenizer, f"--out-dir={arguments.data_bin}"]
     preprocess_text.run(preprocess_text.parse_arguments(request))
     task_data.check_dictionary(arguments.data_bin, arguments.checkpoint)
@@ -132,15 +140,14 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
         raise UserError(
             f"--batch {arguments.batch} on {gpus} GPUs does not divide {SEQUENCES} sequences"
         )
-    prepare_data(arguments)
     accumulation = SEQUENCES // (arguments.batch * gpus)
-    return [
+    command = [
         "fairseq-train",
         str(arguments.data_bin),
         *("--user-dir", fairseq_compat.user_dir()),
         *PRE_TRAINING_FLAGS,
         *METHODS[arguments.method],
-        *(start.with_adversaries() if arguments.method == "asa" else start.flags),
+        *start.architecture.flags(adversaries=arguments.method == "asa"),
         *("--batch-size", str(arguments.batch), "--update-freq", str(accumulation)),
         *("--seed", str(arguments.seed), "--save-dir", str(arguments.save_dir)),
         *("--tensorboard-logdir", str(arguments.save_dir / "tensorboard")),
@@ -148,17 +155,40 @@ def make_command(arguments: argparse.Namespace) -> list[str]:
         *(("--finetune-from-model", str(arguments.checkpoint)) if arguments.checkpoint else ()),
         *arguments.extra,
     ]
+    if not arguments.start_over:
+        run_folder.check(arguments.save_dir, command, advice=run_folder.ADVICE)
+    prepare_data(arguments)
+    return command
+
+
+def train(command: Sequence[str], arguments: argparse.Namespace) -> int:
+    """Train in the foreground, alone in the folder; returns fairseq-train's exit code."""
+    folder = arguments.save_dir
+    start = recipes.Start.of(arguments.checkpoint, arguments.arch, default="roberta_base")
+    with run_folder.taken(
+        folder, command, advice=run_folder.ADVICE, start_over=arguments.start_over
+    ) as lock:
+        task_data.describe_model(
+            folder,
+            command=command,
+            words=arguments.data_bin / TASK_KINDS["masked_lm"].dictionary,
+            separators=start.architecture.separators,
+            tokenizer=tokenizer_of(arguments),
+        )
+        return runs.run_in_foreground(command, folder / runs.LOG, keep_open=[lock])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns fairseq-train's exit code. A bad request ends it with one line."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    children.terminate_by_exception()
     with one_line_errors("adv-plugins pretrain"):
         command = make_command(arguments)
         show(command)
         if arguments.print_only:
             return 0
-        return runs.run_in_foreground(command, arguments.save_dir / runs.LOG)
+        code = train(command, arguments)
+    return code if code >= 0 else 128 - code  # as shells say that a signal has ended it
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint, section
 from adv_plugins_cli.checkpoints.checkpoint_model import task_name
 from adv_plugins_cli.command import UserError, one_line_errors
 from fairseq_compat.files import written_beside
+from fairseq_compat.task_kinds import TASK_KINDS
 
 # The starts of the names of all architectures with an adversary.
 ARCHITECTURES = ("asa_roberta", "asa_bert_like")
@@ -105,8 +106,6 @@ def plain_criterion(criterion: dict[str, Any], task: str) -> dict[str, Any]:
     from fairseq.criterions.masked_lm import MaskedLmConfig
     from fairseq.criterions.sentence_prediction import SentencePredictionConfig
 
-    from adv_plugins.criterions.base_choice import BASE_OF_TASK
-
     known = {
         "masked_lm": set(MaskedLmConfig.__dataclass_fields__),
         "sentence_prediction": set(SentencePredictionConfig.__dataclass_fields__),
@@ -114,7 +113,7 @@ def plain_criterion(criterion: dict[str, Any], task: str) -> dict[str, Any]:
     }
     name = criterion.get("base_criterion") or criterion["_name"]
     if name == "auto":
-        name = BASE_OF_TASK.get(task, name)
+        name = TASK_KINDS[task].criterion if task in TASK_KINDS else name
     if name not in known:
         return criterion
     return {"_name": name, **{k: v for k, v in criterion.items() if k in known[name] - {"_name"}}}

@@ -109,7 +109,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def count_differences(bpe_dir: Path, encoded: Path, source: Path) -> tuple[int, int]:
     """Compare with fairseq's output, mapped by its Dictionary: (differing lines, tokens)."""
-    from adv_plugins_cli.data.binarize import load_dictionary
+    from adv_plugins_cli.data.dictionary import load_dictionary
 
     dictionary = load_dictionary(bpe_dir / "dict.txt")
     lines = encoded.read_text("utf-8").split("\n")[:-1]

@@ -36,7 +36,8 @@ from fairseq.trainer import Trainer  # noqa: E402
 import adv_plugins  # noqa: E402, F401
 from adv_plugins.asa_game import LAYER_METER  # noqa: E402
 from adv_plugins.models.asa_roberta import ADVERSARY  # noqa: E402
-from adv_plugins_cli.command import UserError, one_line_errors, read_json  # noqa: E402
+from adv_plugins_cli.checkpoints.architecture import ARCHITECTURE, read_architecture  # noqa: E402
+from adv_plugins_cli.command import UserError, one_line_errors  # noqa: E402
 
 TASKS = {
     "sentence_prediction": "--num-classes {classes} --init-token 0 --shorten-method truncate",
@@ -70,12 +71,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_trainer(arguments: argparse.Namespace, asa: bool, folder: str) -> tuple[Trainer, Any]:
     """fairseq's Trainer with the encoder's weights, and its iterator over the training data."""
-    flags = list(read_json(arguments.encoder / "architecture.json")["flags"])
+    architecture = read_architecture(arguments.encoder)
+    if architecture is None:
+        raise UserError(f"{arguments.encoder / ARCHITECTURE}: no such file (convert from-hf makes it)")
     criterion = ["--criterion", arguments.task]
     if asa:
-        flags[flags.index("--arch") + 1] = "asa_" + flags[flags.index("--arch") + 1]
         criterion = ["--criterion", "asa_criterion", "--asa-tau", str(arguments.tau)]
     task = TASKS[arguments.task].format(classes=arguments.num_classes, length=arguments.length)
+    flags = architecture.flags(adversaries=asa)
     line = [
         *(str(arguments.data), "--task", arguments.task, *task.split(), *flags, *criterion),
         *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--adam-eps", "1e-06"),

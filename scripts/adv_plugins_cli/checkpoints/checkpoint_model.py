@@ -15,14 +15,8 @@ from typing import Any, NamedTuple
 
 from adv_plugins_cli.checkpoints.checkpoint_file import refuse_not_finite, section
 from adv_plugins_cli.command import UserError
+from fairseq_compat.task_kinds import TASK_KINDS
 
-TASKS = (
-    "sentence_prediction",
-    "sentence_ranking",
-    "commonsense_qa",
-    "token_classification",
-    "masked_lm",
-)
 # Where the classes of the RoBERTa family live; a plug-in's of the same name would be another one.
 FAMILY = ("fairseq.models.roberta.", "adv_plugins.models.")
 # Of --bpe, the options that name files.
@@ -58,8 +52,8 @@ def task_options(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
         UserError: the task is not known, or an option is not what it should be.
     """
     name = task_name(path, state)
-    if name not in TASKS:
-        raise UserError(f"{path}: --task {name or '?'} is not known; known are {', '.join(TASKS)}")
+    if name not in TASK_KINDS:
+        raise UserError(f"{path}: --task {name or '?'} is not known; known are {', '.join(TASK_KINDS)}")
     from fairseq.tasks import TASK_REGISTRY
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -125,8 +119,8 @@ def build(
     refuse_not_finite(path, weights)
     from fairseq import tasks
 
-    options |= {"data": str(data), "task": name, "criterion": "sentence_ranking", "dataset_impl": None}
-    options["bpe"] = None
+    options |= {"data": str(data), "task": name, "criterion": TASK_KINDS[name].criterion}
+    options |= {"dataset_impl": None, "bpe": None}
     if raw_text:
         options |= _tokenizer(path, section(path, state, "task"))
     try:

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adv_plugins_cli.checkpoints.architecture import Architecture
 from adv_plugins_cli.command import UserError, read_json, read_text
+from adv_plugins_cli.data.tokenizer_options import (
+    SENTENCEPIECE_FILES,
+    Tokenizer,
+    load_sentencepiece,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +40,7 @@ class Family:
     """What a ``model_type`` of Hugging Face's config.json means.
 
     prefix: of the encoder's weights under a head; class_name: of the library's classes;
-    separators: between two sentences; tokenizer: the kind of its files.
+    separators: between two sentences; tokenizer: its kind, one of ``architecture.TOKENIZER_KINDS``.
     """
 
     prefix: str
@@ -45,7 +51,7 @@ class Family:
 
 FAMILIES = {
     "bert": Family("bert.", "Bert", 1, "wordpiece"),
-    "roberta": Family("roberta.", "Roberta", 2, "gpt2"),
+    "roberta": Family("roberta.", "Roberta", 2, "gpt2-bpe"),
     "xlm-roberta": Family("roberta.", "XLMRoberta", 2, "sentencepiece"),
     "camembert": Family("roberta.", "Camembert", 2, "sentencepiece"),
 }
@@ -171,26 +177,29 @@ def max_positions(config: Mapping[str, Any]) -> int:
     return rows if is_bert(config) else rows - int(config.get("pad_token_id", 1)) - 1
 
 
-def architecture_flags(config: Mapping[str, Any], *, layers: int, segments: int = 0) -> list[str]:
-    """The ``fairseq-train`` flags that build the model: the architecture and its sizes, nothing else.
+def architecture_of(config: Mapping[str, Any], *, layers: int, segments: int = 0) -> Architecture:
+    """The model as fairseq builds it, without its tokenizer.
 
     Args:
         segments: rows of the segment embedding, 0 if there is none.
     """
     epsilon = float(config.get("layer_norm_eps", 1e-12))
-    arch = ["--arch", "roberta"]
+    arch, sizes = "roberta", {}
     if is_bert(config) or epsilon != ROBERTA_EPSILON:
-        arch = ["--arch", "bert_like", "--layer-norm-epsilon", str(epsilon)]
+        arch, sizes = "bert_like", {"--layer-norm-epsilon": str(epsilon)}
+    sizes |= {
+        "--encoder-layers": str(layers),
+        "--encoder-embed-dim": str(config["hidden_size"]),
+        "--encoder-ffn-embed-dim": str(config["intermediate_size"]),
+        "--encoder-attention-heads": str(config["num_attention_heads"]),
+    }
     activation = ACTIVATIONS[config.get("hidden_act", "gelu")]
-    return [
-        *arch,
-        *("--encoder-layers", str(layers)),
-        *("--encoder-embed-dim", str(config["hidden_size"])),
-        *("--encoder-ffn-embed-dim", str(config["intermediate_size"])),
-        *("--encoder-attention-heads", str(config["num_attention_heads"])),
-        *(() if activation == "gelu" else ("--activation-fn", activation)),
-        *(("--segments", str(segments)) if segments else ()),
-    ]
+    if activation != "gelu":
+        sizes["--activation-fn"] = activation
+    if segments:
+        sizes["--segments"] = str(segments)
+    sizes["--max-positions"] = str(max_positions(config))
+    return Architecture(arch, tuple(sizes.items()), family_of(config).separators)
 
 
 def table_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -419,7 +428,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> list[str]:
     Raises:
         UserError: the tokenizer's files are missing or do not fit the model.
     """
-    reader = {"wordpiece": _wordpiece, "gpt2": _gpt2, "sentencepiece": _sentencepiece}
+    reader = {"wordpiece": _wordpiece, "gpt2-bpe": _gpt2, "sentencepiece": _sentencepiece}
     symbols = reader[family_of(config).tokenizer](folder, config)
     rows = int(config["vocab_size"])
     if len(symbols) > rows:
@@ -491,13 +500,23 @@ def _gpt2(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return [symbols[i] if symbols[i] in SPECIAL else str(i) for i in range(len(symbols))]
 
 
-def _sentencepiece(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    from adv_plugins_cli.data.tokenizer_options import SENTENCEPIECE_FILES, load_sentencepiece
+def tokenizer_in(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a folder with Hugging Face's files.
 
+    Raises:
+        UserError: its file is missing.
+    """
+    kind = family_of(config).tokenizer
+    if kind != "sentencepiece":
+        return Tokenizer(kind, folder)
     path = next((folder / n for n in SENTENCEPIECE_FILES if (folder / n).is_file()), None)
     if path is None:
         raise UserError(f"{folder}: no SentencePiece model ({' or '.join(SENTENCEPIECE_FILES)})")
-    processor = load_sentencepiece(path)
+    return Tokenizer(kind, path)
+
+
+def _sentencepiece(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    processor = load_sentencepiece(tokenizer_in(folder, config).path)
     pieces = [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
     if config["model_type"] == "camembert":
         # The rows of fairseq's specials lie unused before the model's own: <unk>, <s>, </s>.

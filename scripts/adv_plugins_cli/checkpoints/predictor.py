@@ -17,6 +17,7 @@ from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint
 from adv_plugins_cli.checkpoints.checkpoint_model import build
 from adv_plugins_cli.checkpoints.trained_model import TrainedModel
 from adv_plugins_cli.command import UserError
+from fairseq_compat.task_kinds import TaskKind
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import Indices, TextEncoder
@@ -24,25 +25,19 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 OUTSIDE = "O"  # the label of a word that belongs to no entity
-# What fairseq's commonsense_qa writes before the question and every answer.
-QUESTION, ANSWER = "Q: ", "A: "
 
 
 def encode_texts(
-    encoder: TextEncoder, examples: Sequence[Sequence[str]], task: str
+    encoder: TextEncoder, examples: Sequence[Sequence[str]], task: TaskKind
 ) -> list[list[Indices]]:
-    """The subwords of every text of every example; of token_classification, of every word.
-
-    Args:
-        task: fairseq's name of it, which decides what is written before a text.
-    """
-    if task == "commonsense_qa":
-        examples = [[QUESTION + row[0], *(ANSWER + text for text in row[1:])] for row in examples]
-    if task == "token_classification":
+    """The subwords of every text of every example; of token labelling, of every word."""
+    first, other = task.prefixes
+    examples = [[first + row[0], *(other + text for text in row[1:])] for row in examples]
+    if task.predicts == "tokens":
         examples = [_words(row[0], encoder.word_prefix) for row in examples]
     pieces = iter(encoder.encode_batch([text for texts in examples for text in texts]))
     encoded = [[next(pieces) for _ in texts] for texts in examples]
-    if task == "token_classification":
+    if task.predicts == "tokens":
         unknown = np.array([encoder.dictionary.unk()])
         return [[ids if len(ids) else unknown for ids in words] for words in encoded]
     return encoded
@@ -62,7 +57,8 @@ class Predictor:
         import torch
 
         checkpoint = trained.checkpoint
-        self.model, task = build(checkpoint, read_checkpoint(checkpoint, whole=True), trained.data)
+        with trained.dictionaries() as folder:
+            self.model, task = build(checkpoint, read_checkpoint(checkpoint, whole=True), folder)
         self.dictionary = task.source_dictionary
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
@@ -73,7 +69,7 @@ class Predictor:
 
         Args:
             texts: subwords of the sentences; of a ranking the context, then the choices; of
-                token_classification the words.
+                token labelling the words.
 
         Raises:
             UserError: too few or too many of them.
@@ -88,7 +84,7 @@ class Predictor:
             raise UserError(f"{len(texts)} texts, but {trained.checkpoint} reads {trained.columns()}")
         if trained.kind == "ranking":
             context, *choices = texts
-            if trained.task == "commonsense_qa":
+            if trained.task.raw_text:
                 return [np.concatenate([start, context, end, choice, end]) for choice in choices]
             longest = trained.options.get("max_option_length")
             return [
@@ -103,7 +99,7 @@ class Predictor:
     def predict(self, examples: Sequence[Sequence[Indices]], *, batch_size: int = 32) -> Array:
         """(N, C) probabilities, or (N, 1) scores of a regression.
 
-        Of token_classification N counts the words of all examples; those that are cut off are outside
+        Of token labelling N counts the words of all examples; those that are cut off are outside
         of every entity.
 
         Args:

@@ -24,6 +24,7 @@ from fairseq.data import Dictionary, indexed_dataset  # noqa: E402
 
 from adv_plugins.wordpiece import load_wordpiece, symbols_of  # noqa: E402
 from adv_plugins_cli.command import UserError, read_text  # noqa: E402
+from adv_plugins_cli.data.dictionary import load_dictionary  # noqa: E402
 from adv_plugins_cli.data.tokenizer_options import load_sentencepiece  # noqa: E402
 
 Indices = NDArray[np.int64]
@@ -164,20 +165,6 @@ def build_label_dictionary(labels: Iterable[str], *, possible: Iterable[str] = (
         dictionary.add_symbol(label, n=count)
     dictionary.finalize(padding_factor=8)
     return dictionary
-
-
-def load_dictionary(path: str | Path) -> Any:
-    """Load a fairseq `dict.txt`.
-
-    Raises:
-        UserError: it is no such file; fairseq's own errors do not name it.
-    """
-    read_text(path)
-    try:
-        return Dictionary.load(str(path))
-    except (ValueError, RuntimeError) as error:  # no count, or a word that comes again
-        reason = " ".join(str(error).partition(". ")[0].split())
-        raise UserError(f"{path}: {reason}") from error
 
 
 def write_split(

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adv_plugins_cli.command import UserError
+from adv_plugins_cli.data.dictionary import load_dictionary, read_symbols
 from adv_plugins_cli.data.glue_format import MAXIMUM_SCORE, GlueTask, Split, read_split
 from adv_plugins_cli.data.write_task import (
     check_target,
     count_labels,
-    load_label_dictionary,
-    read_symbols,
     write_inputs,
     write_labels,
 )
@@ -110,7 +109,7 @@ def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncod
         if task.regression:
             write_scores(partial / "label", data)
         elif isinstance(labels, Path):
-            write_labels(partial / "label", data, load_label_dictionary(labels))
+            write_labels(partial / "label", data, load_dictionary(labels))
         elif labels is not None:
             write_labels(partial / "label", data, count_labels(labels, task.labels))
         write_inputs(partial, data, encoder, task.name)

@@ -70,11 +70,12 @@ def _select_lines(source: Path, target: Path, rows: Sequence[int]) -> None:
 
 
 def _select_sequences(source: Path, target: Path, rows: Sequence[int]) -> None:
-    from fairseq.data import Dictionary, indexed_dataset
+    from fairseq.data import indexed_dataset
 
     from adv_plugins_cli.data.binarize import write_split
+    from adv_plugins_cli.data.dictionary import load_dictionary
 
     dataset = indexed_dataset.make_dataset(str(source.with_suffix("")), impl="mmap")
-    size = len(Dictionary.load(str(source.with_name("dict.txt"))))
+    size = len(load_dictionary(source.with_name("dict.txt")))
     sequences = (dataset[row].numpy() for row in rows)
     write_split(target.parent, target.stem, sequences, size, end_symbol=None)

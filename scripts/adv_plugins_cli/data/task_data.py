@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from adv_plugins_cli.checkpoints.architecture import Architecture, model_of
 from adv_plugins_cli.command import UserError
-from adv_plugins_cli.recipes import recipes
+from adv_plugins_cli.data.dictionary import read_labels, read_symbols
+from adv_plugins_cli.data.tokenizer_options import Tokenizer, find_tokenizer
+from adv_plugins_cli.recipes import run_folder
+from adv_plugins_cli.recipes.recipes import Recipe
+from fairseq_compat import files
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -24,36 +30,67 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tokenizer_options(arguments: argparse.Namespace) -> list[str]:
+def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer:
     """The tokenizer that belongs to the checkpoint: what lies beside it, else GPT-2's BPE."""
-    from adv_plugins_cli.data.tokenizer_options import options_of_checkpoint
-
-    beside = options_of_checkpoint(arguments.checkpoint.parent) if arguments.checkpoint else []
-    return beside or ["--bpe-dir", str(arguments.bpe_dir)]
+    beside = find_tokenizer(arguments.checkpoint.parent) if arguments.checkpoint else None
+    return beside or Tokenizer("gpt2-bpe", arguments.bpe_dir)
 
 
-def flags_for_raw_text(arguments: argparse.Namespace, recipe: recipes.Recipe) -> list[str]:
-    """What commonsense_qa needs beside the data: it tokenises while it trains, with GPT-2's BPE.
+def flags_for_raw_text(arguments: argparse.Namespace, recipe: Recipe) -> list[str]:
+    """What a task that reads raw text needs beside the data: commonsense_qa, with GPT-2's BPE.
 
     Raises:
         UserError: the checkpoint has another tokenizer.
     """
-    if recipe.fairseq_task != "commonsense_qa":
+    if not recipe.kind.raw_text:
         return []
-    option, folder = tokenizer_options(arguments)
-    if option != "--bpe-dir":
+    tokenizer = tokenizer_of(arguments)
+    if tokenizer.kind != "gpt2-bpe":
         raise UserError(
-            f"fairseq's commonsense_qa knows GPT-2's BPE only, the checkpoint needs {option}: "
-            f"take the task {recipe.task}-ranking"
+            f"fairseq's {recipe.fairseq_task} knows GPT-2's BPE only, the checkpoint needs "
+            f"{tokenizer.kind}: take the task {recipe.task}-ranking"
         )
-    files = {"--gpt2-encoder-json": "encoder.json", "--gpt2-vocab-bpe": "vocab.bpe"}
-    for name in files.values():
-        if not (Path(folder) / name).is_file():
-            raise UserError(f"{Path(folder) / name}: no such file (--bpe-dir)")
-    return [part for flag, name in files.items() for part in (flag, str(Path(folder) / name))]
+    flags = {"--gpt2-encoder-json": "encoder.json", "--gpt2-vocab-bpe": "vocab.bpe"}
+    for name in flags.values():
+        if not (tokenizer.folder / name).is_file():
+            raise UserError(f"{tokenizer.folder / name}: no such file (--bpe-dir)")
+    return [part for flag, name in flags.items() for part in (flag, str(tokenizer.folder / name))]
 
 
-def prepare_data(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Path:
+def describe_model(
+    folder: Path,
+    *,
+    command: Sequence[str],
+    words: Path,
+    separators: int,
+    tokenizer: Tokenizer,
+    labels: Path | None = None,
+) -> None:
+    """Leave beside a training's checkpoints what is needed to use them elsewhere: architecture.json
+    with the model, the labels and the tokenizer, and the tokenizer's files with the data's dictionary.
+
+    Args:
+        words: the data's dictionary, by which the tokenizer is known to be theirs; labels: that of the
+            classes, None where there are none.
+    """
+    own = tokenizer.folder / "dict.txt"
+    described = None
+    if tokenizer.files() and (not own.is_file() or read_symbols(own) == read_symbols(words)):
+        for name in tokenizer.files():
+            files.copy_file(tokenizer.folder / name, folder / name)
+        files.copy_file(words, folder / "dict.txt")
+        described = tokenizer.moved_to(folder).describe()
+    arch, sizes = model_of(run_folder.options(command))
+    Architecture(
+        arch,
+        sizes,
+        separators=separators,
+        tokenizer=described,
+        labels=read_labels(labels) if labels is not None else None,
+    ).write(folder)
+
+
+def prepare_data(arguments: argparse.Namespace, recipe: Recipe) -> Path:
     """The task's preprocessed folder, made from --data-dir if it is not there yet.
 
     Raises:
@@ -71,7 +108,7 @@ def prepare_data(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Path:
     from adv_plugins_cli import preprocess
 
     request = [recipe.task, f"--data-dir={arguments.data_dir}", f"--out-dir={arguments.data_bin}"]
-    preprocess.run(preprocess.parse_arguments([*request, *tokenizer_options(arguments)]))
+    preprocess.run(preprocess.parse_arguments([*request, *tokenizer_of(arguments).arguments()]))
     return data
 
 
@@ -81,7 +118,7 @@ def check_dictionary(data: Path, checkpoint: Path | None) -> None:
     Raises:
         UserError: naming both dictionaries, or the folder that has none.
     """
-    from adv_plugins_cli.data.write_task import dictionary_of, read_symbols
+    from adv_plugins_cli.data.write_task import dictionary_of
 
     ours = dictionary_of(data)
     if ours is None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adv_plugins_cli.command import UserError, read_lines
+from adv_plugins_cli.data.dictionary import make_dictionary
 from adv_plugins_cli.data.formats import Format
-from adv_plugins_cli.data.write_task import check_target, fixed_labels, write_inputs, write_labels
+from adv_plugins_cli.data.write_task import check_target, write_inputs, write_labels
 from fairseq_compat import files
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def write_entities(folder: Path, data: Mapping[str, Split], encoder: TextEncoder
 
     from adv_plugins_cli.data.binarize import write_split
 
-    labels = fixed_labels(task.labels)
+    labels = make_dictionary(task.labels)
     for name, dictionary in (("input0", encoder.dictionary), ("label", labels)):
         (folder / name).mkdir()
         dictionary.save(str(folder / name / "dict.txt"))
@@ -105,7 +106,7 @@ def preprocess(arguments: argparse.Namespace, task: Format, encoder: TextEncoder
             if task.kind == "ranking":
                 write_choice(partial / "label", data)
             else:
-                write_labels(partial / "label", data, fixed_labels(task.labels))
+                write_labels(partial / "label", data, make_dictionary(task.labels))
             write_inputs(partial, data, encoder, task.name)
         if task.rows is not None:
             write_rows(partial, task.rows(task.find(arguments.data_dir)))

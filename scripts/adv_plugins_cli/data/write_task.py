@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adv_plugins_cli.command import UserError, read_lines
+from adv_plugins_cli.command import UserError
 
 if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import Indices, TextEncoder
@@ -33,21 +33,6 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise UserError(f"{target}: exists already; pass --overwrite to replace it")
     if not target.is_dir() or (dictionary_of(target) is None and any(target.iterdir())):
         raise UserError(f"{target}: no folder of preprocessed data, so --overwrite leaves it alone")
-
-
-def read_symbols(path: Path) -> list[str]:
-    """The symbols of a dict.txt, without their counts.
-
-    Raises:
-        UserError: naming the line that is no symbol and a count.
-    """
-    found = []
-    for number, line in read_lines(path):
-        symbol, _, count = line.rstrip().removesuffix(" #fairseq:overwrite").rpartition(" ")
-        if not count.isdecimal():
-            raise UserError(f"{path}:{number}: not a symbol and its count: {line[:80]!r}")
-        found.append(symbol)
-    return found
 
 
 def encode(encoder: TextEncoder, texts: Sequence[str], progress: Any) -> Iterator[Indices]:
@@ -80,23 +65,6 @@ def count_labels(labels: Sequence[str], possible: Sequence[str]) -> Any:
     from adv_plugins_cli.data.binarize import build_label_dictionary
 
     return build_label_dictionary(labels, possible=possible)
-
-
-def fixed_labels(labels: Sequence[str]) -> Any:
-    """The label dictionary in a given order, whatever the data hold."""
-    from fairseq.data import Dictionary
-
-    dictionary = Dictionary()
-    for label in labels:
-        dictionary.add_symbol(label)
-    return dictionary
-
-
-def load_label_dictionary(path: Path) -> Any:
-    """That of other data."""
-    from adv_plugins_cli.data.binarize import load_dictionary
-
-    return load_dictionary(path)
 
 
 def write_labels(folder: Path, data: Mapping[str, Split], dictionary: Any) -> None:

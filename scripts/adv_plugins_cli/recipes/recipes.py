@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import fairseq_compat
-from adv_plugins_cli.command import UserError, read_json, read_lines, read_text
+from adv_plugins_cli.checkpoints.architecture import ARCHITECTURE, Architecture, read_architecture
+from adv_plugins_cli.command import UserError, read_lines, read_text
 from adv_plugins_cli.recipes.methods import PLAIN, load_methods
+from fairseq_compat.task_kinds import TASK_KINDS, TaskKind
 
 TABLES = Path(__file__).resolve().parent
 
-# fairseq's tasks, the criterion that belongs to each, and whether it knows pairs of sentences.
-TASK_CRITERIONS = {
-    "sentence_prediction": "sentence_prediction",
-    "sentence_ranking": "sentence_ranking",
-    "commonsense_qa": "sentence_ranking",
-    "token_classification": "token_classification",
-}
-TASKS_WITH_SEPARATOR = ("sentence_prediction", "sentence_ranking")
 PRECISION_FLAGS = {
     "fp32": [],
     "fp16": "--fp16 --fp16-init-scale 4 --threshold-loss-scale 1 --fp16-scale-window 128".split(),
@@ -43,38 +36,18 @@ FINE_TUNING_FLAGS = shlex.split(
 )
 
 
-# What the architecture.json of a converted checkpoint may set: the architecture and its sizes.
-ARCHITECTURE_FLAGS = {
-    "--arch",
-    "--activation-fn",
-    "--encoder-attention-heads",
-    "--encoder-embed-dim",
-    "--encoder-ffn-embed-dim",
-    "--encoder-layers",
-    "--layer-norm-epsilon",
-    "--max-positions",
-    "--segments",
-}
-WORD_FLAGS = {"--arch", "--activation-fn"}  # those whose values are no numbers
-
-
 @dataclass(frozen=True)
 class Start:
-    """What a training starts from.
+    """What a training starts from: a model, and its weights (checkpoint: None for random ones)."""
 
-    flags: the architecture; checkpoint: None trains from random weights; separators: how many
-    end-of-sentence symbols lie between two sentences (RoBERTa 2, BERT 1).
-    """
-
-    flags: tuple[str, ...] = ("--arch", "roberta_large")
+    architecture: Architecture
     checkpoint: Path | None = None
-    separators: int = 2
 
     @classmethod
     def of(
         cls, checkpoint: Path | None, arch: str | None = None, *, default: str = "roberta_large"
     ) -> Start:
-        """A checkpoint with the architecture that its folder describes (``convert from-hf``).
+        """A checkpoint with the architecture that its folder describes (``architecture.json``).
 
         Args:
             arch: for fairseq's own checkpoints, whose folders describe nothing.
@@ -89,40 +62,15 @@ class Start:
                 "roberta.base and roberta.large, adv-plugins convert from-hf converts others, and "
                 "--from-scratch trains without one"
             )
-        described = checkpoint.with_name("architecture.json") if checkpoint else None
-        if described is None or not described.is_file():
-            return cls(("--arch", arch or default), checkpoint)
-        flags, separators = read_architecture(described)
-        if arch not in (None, flags[1]):
-            raise UserError(f"--arch {arch}: {described} says {flags[1]}; leave --arch away")
-        return cls(flags, checkpoint, separators)
-
-    def with_adversaries(self) -> tuple[str, ...]:
-        """The flags of the same architecture with ASA's adversaries."""
-        option, arch, *sizes = self.flags
-        return (option, arch if arch.startswith("asa_") else f"asa_{arch}", *sizes)
-
-
-def read_architecture(path: Path) -> tuple[tuple[str, ...], int]:
-    """The flags of a converted checkpoint's architecture.json, --arch first, and its separators.
-
-    Raises:
-        UserError: it holds something else; a flag of it would reach the training unseen.
-    """
-    facts = read_json(path)
-    flags, separators = facts.get("flags"), facts.get("separators")
-    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
-        raise UserError(f"{path}: 'flags' is no list of texts")
-    if len(flags) < 2 or len(flags) % 2 or flags[0] != "--arch":
-        raise UserError(f"{path}: 'flags' are no pairs of a flag and its value with --arch first")
-    for flag, value in zip(flags[::2], flags[1::2]):
-        if flag not in ARCHITECTURE_FLAGS or value.startswith("-"):
-            raise UserError(f"{path}: {flag} {value} is neither the architecture nor a size of it")
-        if flag not in WORD_FLAGS and not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", value):
-            raise UserError(f"{path}: {flag} {value}: no number")
-    if separators not in (1, 2):
-        raise UserError(f"{path}: 'separators' is {separators!r} instead of 1 or 2")
-    return tuple(flags), separators
+        described = read_architecture(checkpoint.parent) if checkpoint else None
+        if described is None:
+            return cls(Architecture(arch or default), checkpoint)
+        if checkpoint is not None and arch not in (None, described.arch):
+            raise UserError(
+                f"--arch {arch}: {checkpoint.with_name(ARCHITECTURE)} says {described.arch}; leave "
+                "--arch away"
+            )
+        return cls(described, checkpoint)
 
 
 @dataclass(frozen=True)
@@ -153,6 +101,11 @@ class Recipe:
     has_row: bool = True
     workers: int = 1
 
+    @property
+    def kind(self) -> TaskKind:
+        """What is true of all of fairseq's tasks of this name."""
+        return TASK_KINDS[self.fairseq_task]
+
     def command(
         self,
         data: Path,
@@ -178,7 +131,7 @@ class Recipe:
             updates = str(math.ceil(count_rows(data) / batch) * int(self.epochs))
         if "." in warmup:
             warmup = str(math.ceil(float(warmup) * int(updates)))
-        pairs = self.fairseq_task in TASKS_WITH_SEPARATOR and start.separators == 2
+        pairs = self.kind.separator and start.architecture.separators == 2
         return [
             "fairseq-train",
             str(data),
@@ -186,10 +139,10 @@ class Recipe:
             *("--task", self.fairseq_task, "--num-classes", self.num_classes),
             *FINE_TUNING_FLAGS,
             *(("--separator-token", "2") if pairs else ()),
-            *(start.with_adversaries() if self.adversaries else start.flags),
+            *start.architecture.flags(adversaries=self.adversaries),
             *("--best-checkpoint-metric", self.best),
             *shlex.split(self.task_flags),
-            *("--criterion", self.criterion or TASK_CRITERIONS[self.fairseq_task]),
+            *("--criterion", self.criterion or self.kind.criterion),
             *("--lr", self.lr, "--batch-size", self.batch, "--max-epoch", self.epochs),
             *("--total-num-update", updates, "--max-update", updates),
             *("--warmup-updates", warmup),

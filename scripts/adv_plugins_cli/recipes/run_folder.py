@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import time
@@ -20,6 +21,18 @@ FREE_OPTIONS = {
     *("--log-format", "--log-interval", "--log-file", "--no-progress-bar"),
     *("--master-addr", "--master-port", "--node-rank"),
 }
+
+
+ADVICE = "choose another --save-dir, or --start-over to move it aside and begin anew"
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add --start-over."""
+    parser.add_argument(
+        "--start-over",
+        action="store_true",
+        help="move what --save-dir holds aside (SAVE_DIR.before-1), instead of continuing it",
+    )
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ class Run:
     save_dir: Path
     best: str
     facts: dict[str, Any] = field(default_factory=dict)
+    describe: Callable[[Path], None] | None = None  # writes what the folder says of its checkpoints
 
     @property
     def log(self) -> Path:

@@ -20,6 +20,7 @@ from adv_plugins_cli.data.formats.common import (
     texts,
 )
 from adv_plugins_cli.data.glue_format import Split
+from fairseq_compat.task_kinds import TASK_KINDS
 
 # Most ARC questions have four answers, some three or five; a missing one becomes an empty text,
 # which a model soon learns never to choose.
@@ -75,6 +76,7 @@ def _arc(name: str) -> Read:
 
 def _commonsense_qa(path: Path) -> Split:
     """With the prefixes of fairseq's commonsense_qa task."""
+    question, answer = TASK_KINDS["commonsense_qa"].prefixes
     rows = []
     for number, row in json_lines(path):
         place = f"{path}:{number}"
@@ -83,7 +85,7 @@ def _commonsense_qa(path: Path) -> Split:
             raise UserError(f"{place}: the choices are {', '.join(names)} instead of A to E")
         if label is None and "answerKey" in row:
             raise UserError(f"{place}: the answerKey is {row['answerKey']!r}; a test row has none")
-        rows.append((number, (f"Q: {stem}", *(f"A: {text}" for text in answers)), label))
+        rows.append((number, (question + stem, *(answer + text for text in answers)), label))
     return make_split(path, rows)
 
 
