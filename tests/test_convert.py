@@ -4,7 +4,6 @@ import itertools
 import json
 import shutil
 from argparse import Namespace
-from typing import Any
 
 import numpy as np
 import pytest
