@@ -17,6 +17,7 @@ from adv_plugins_cli import plot as plot_attention
 from adv_plugins_cli import preprocess_text
 from adv_plugins_cli import strip as strip_adversary
 from adv_plugins_cli.checkpoints.architecture import Architecture, read_architecture
+from adv_plugins_cli.command import UserError
 from adv_plugins_cli.convert_from_hf import build_checkpoint
 from adv_plugins_cli.data import tokenizer_options
 from adv_plugins_cli.recipes import run_folder
@@ -154,8 +155,8 @@ def encoder_and_data(root):
     request = [str(root / "text.txt"), f"--wordpiece={start}", f"--out-dir={root / 'bin'}"]
     preprocess_text.main([*request, "--valid-share=0.2"])
     shutil.copy(root / "bin" / "dict.txt", start)
-    sizes = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
-    sizes = f"{sizes} --encoder-attention-heads 2 --segments 2 --max-positions 64".split()
+    line = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
+    sizes = f"{line} --encoder-attention-heads 2 --segments 2 --max-positions 64".split()
     tokenizer = tokenizer_options.Tokenizer("wordpiece", start).describe()
     model = Architecture("bert_like", tuple(zip(sizes[::2], sizes[1::2])), 1, tokenizer)
     model.write(start)
@@ -175,9 +176,10 @@ def test_pre_training_holds_its_folder_goes_on_and_describes_its_checkpoints(tmp
     assert pretrain.main([*short, "1"]) == 0
     settings = json.loads((run / run_folder.SETTINGS).read_text())["command"]
     assert settings[0] == "fairseq-train" and settings[-1] == "1"
-    found = read_architecture(run)
+    found, given = read_architecture(run), read_architecture(start)
+    assert found is not None and given is not None
     assert found.arch == "asa_bert_like" and ("--segments", "2") in found.sizes
-    assert found.tokenizer == read_architecture(start).tokenizer and found.separators == 1
+    assert found.tokenizer == given.tokenizer and found.separators == 1
     before = (run / "checkpoint_last.pt").read_bytes()
     with pytest.raises(SystemExit, match=r"other settings \(--lr 2e-5 -> 1\).*--start-over"):
         pretrain.main([*short, "1", "--lr", "1"])
@@ -207,7 +209,7 @@ def test_segments_that_the_model_lacks_are_named(tmp_path):
         f"{training.TINY} --encoder-layers 1 --encoder-ffn-embed-dim 8 --max-positions 64 "
         f"--tokens-per-sample 64 --finetune-from-model {start / 'model.pt'} --max-update 1"
     )
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(UserError) as error:
         training.run([*line.split(), *training.ADAM.split()])
     assert "model.pt: does not fit" in str(error.value) and "--segments 2" in str(error.value)
     assert "\n" not in str(error.value)

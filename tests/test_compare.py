@@ -187,7 +187,8 @@ def test_a_comparison_without_validations_is_refused(data, tmp_path):
 
 def test_when_plain_fine_tuning_fails_it_says_where_to_look(data, tmp_path):
     own = ("--methods", "plain", "rapt", "--seeds", "1")
-    with pytest.raises(SystemExit, match=r"every plain run failed; see .*\.log \(exit code 1: \w+Error"):
+    reason = r"every plain run failed; see .*\.log \(exit code 1: adv_plugins: error: .*--num-classes 1"
+    with pytest.raises(SystemExit, match=reason):
         compare.main([*request(tmp_path, *own), "--num-classes", "1"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -385,3 +386,21 @@ def test_label_without_training_rows_is_numbered_last(tmp_path: Path, bpe_dir: P
     lines = (tmp_path / "MNLI-bin" / "label" / "dict.txt").read_text().splitlines()
     assert lines[:3] == ["contradiction 1", "neutral 1", "entailment 0"]
     assert not (tmp_path / "QNLI-bin" / "input0" / "train.bin").exists()
+
+
+def test_every_official_file_is_parsed_once(
+    tmp_path: Path, bpe_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adv_plugins_cli.data import glue_folder
+
+    write_official(tmp_path, "RTE")
+    parsed: list[str] = []
+    read = glue_folder.read_split
+
+    def counting(path: Path, *arguments: Any, **options: Any) -> Any:
+        parsed.append(path.name)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(glue_folder, "read_split", counting)
+    run(tmp_path, bpe_dir, tmp_path / "out", "RTE")
+    assert sorted(parsed) == ["dev.tsv", "test.tsv", "train.tsv"]

@@ -76,13 +76,15 @@ def run(arguments: argparse.Namespace) -> list[Path]:
             raise UserError(f"unknown task {name!r}: GLUE, or some of {', '.join(TASKS)}")
         if name in OTHERS and (arguments.splits or arguments.label_dict):
             raise UserError(f"--splits and --label-dict are for GLUE's tasks, and {name} is none")
-    for name in names:
-        module, task = TASKS[name]
-        module.check(arguments, task)
+    # Kept until its turn, so that no file is read twice.
+    checked = {name: TASKS[name][0].check(arguments, TASKS[name][1]) for name in names}
     tokenizer = chosen(arguments)
     assert tokenizer is not None  # one of the options is required
     encoder = load_encoder(tokenizer)
-    return [TASKS[name][0].preprocess(arguments, TASKS[name][1], encoder) for name in names]
+    return [
+        TASKS[name][0].preprocess(arguments, TASKS[name][1], encoder, checked.pop(name))
+        for name in names
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

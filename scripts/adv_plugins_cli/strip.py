@@ -21,6 +21,7 @@ from fairseq_compat.task_kinds import TASK_KINDS
 
 # The starts of the names of all architectures with an adversary.
 ARCHITECTURES = ("asa_roberta", "asa_bert_like")
+TASK_OPTIONS = ("group_by_length",)  # what only these plug-ins' tasks know
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -95,6 +96,8 @@ def plain_options(options: Any) -> Any:
         arch = options.get(name)
         if isinstance(arch, str) and arch.startswith(ARCHITECTURES):
             options[name] = arch.removeprefix("asa_")
+    for name in TASK_OPTIONS:
+        options.pop(name, None)
     if "user_dir" in options:
         options["user_dir"] = None
     return options

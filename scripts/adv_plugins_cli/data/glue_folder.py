@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.dictionary import load_dictionary, read_symbols
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from adv_plugins_cli.data.binarize import TextEncoder
 
 SPLITS = ("train", "valid", "test")
+# A task's splits, and what numbers its labels.
+Checked: TypeAlias = tuple[dict[str, Split], Path | list[str] | None]
 
 
 def read_task(data_dir: Path, task: GlueTask, splits: Sequence[str] | None) -> dict[str, Split]:
@@ -80,9 +82,7 @@ def check_labels_known(data: dict[str, Split], label_dict: Path) -> None:
                 raise UserError(f"{split.path}:{line}: label {label!r} is not in {label_dict}")
 
 
-def check(
-    arguments: argparse.Namespace, task: GlueTask
-) -> tuple[dict[str, Split], Path | list[str] | None]:
+def check(arguments: argparse.Namespace, task: GlueTask) -> Checked:
     """Read one task and find every fault that can be found before writing."""
     check_target(arguments.out_dir / f"{task.name}-bin", overwrite=arguments.overwrite)
     data = read_task(arguments.data_dir, task, arguments.splits)
@@ -101,9 +101,11 @@ def write_scores(folder: Path, data: dict[str, Split]) -> None:
             (folder / f"{name}.label").write_text("".join(scores), encoding="utf-8")
 
 
-def preprocess(arguments: argparse.Namespace, task: GlueTask, encoder: TextEncoder) -> Path:
-    """Write one task's folder beside its place, then move it there."""
-    data, labels = check(arguments, task)
+def preprocess(
+    arguments: argparse.Namespace, task: GlueTask, encoder: TextEncoder, checked: Checked
+) -> Path:
+    """Write one task's folder of what :func:`check` has read, beside its place, then move it there."""
+    data, labels = checked
     target = arguments.out_dir / f"{task.name}-bin"
     with files.folder_beside(target, overwrite=arguments.overwrite) as partial:
         if task.regression:

@@ -91,9 +91,10 @@ def write_entities(folder: Path, data: Mapping[str, Split], encoder: TextEncoder
         write_split(folder / "label", name, targets, len(labels), end_symbol=None)
 
 
-def preprocess(arguments: argparse.Namespace, task: Format, encoder: TextEncoder) -> Path:
-    """Write one task's folder."""
-    data = check(arguments, task)
+def preprocess(
+    arguments: argparse.Namespace, task: Format, encoder: TextEncoder, data: Mapping[str, Split]
+) -> Path:
+    """Write one task's folder of what :func:`check` has read."""
     target = Path(arguments.out_dir) / f"{task.name}-bin"
     with files.folder_beside(target, overwrite=arguments.overwrite) as partial:
         if task.kind == "raw":

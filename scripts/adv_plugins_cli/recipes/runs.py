@@ -322,4 +322,8 @@ def _train(command: list[str], log: str, slot: int) -> None:
         torch.cuda.set_device(slot % gpus)
     from fairseq_cli.train import cli_main
 
-    cli_main()
+    try:
+        cli_main()
+    except Exception:  # which multiprocessing shows in its own way, past what Python has for that
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
