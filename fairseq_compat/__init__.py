@@ -139,6 +139,28 @@ def name_user_dir() -> None:
     utils.import_user_module = import_user_module
 
 
+def read_user_dir_first() -> None:
+    """fairseq-hydra-train knows the options of a user dir (no issue upstream).
+
+    It checks a configuration's task, model and criterion before it imports `common.user_dir`: those
+    of a user dir then have no defaults, and an option that it adds to one of fairseq's is refused.
+    """
+    from fairseq.dataclass import initialize
+
+    original = initialize.add_defaults
+    if hasattr(original, "original"):
+        return
+
+    def add_defaults(cfg: Any) -> None:
+        from fairseq import utils
+
+        utils.import_user_module(cfg.common)
+        original(cfg)
+
+    add_defaults.original = original  # type: ignore[attr-defined]
+    initialize.add_defaults = add_defaults
+
+
 FIXES: dict[str, tuple[Callable[[], None], ...]] = {
     "hydra": (allow_config_defaults,),
     "fairseq": (
@@ -148,6 +170,7 @@ FIXES: dict[str, tuple[Callable[[], None], ...]] = {
         copy_files_whole,
     ),
     "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
+    "fairseq_cli.hydra_train": (read_user_dir_first,),
 }
 
 
@@ -169,8 +192,9 @@ class FixOnImport:
 def install() -> None:
     """Apply the fixes when they are needed: now if fairseq is there already, else on its import."""
     if "fairseq" in sys.modules:
-        for fix in (*FIXES["fairseq"], *FIXES["fairseq.options"]):
-            fix()
+        for package, fixes in FIXES.items():
+            for fix in fixes if package.startswith("fairseq") else ():
+                fix()
     elif not any(isinstance(finder, FixOnImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, FixOnImport())
 

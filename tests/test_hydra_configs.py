@@ -128,11 +128,13 @@ def test_the_documented_command_finds_the_user_dir_and_refuses_random_weights(da
     )
     options = f"--config-dir {CONFIGS} --config-name asa {TINY} model._name=asa_roberta".split()
     options += [f"task.data={data}", f"hydra.run.dir={data / 'out'}", *start]
+    options += ["common.fp16=false", "common.amp=true", "+common.amp_dtype=bfloat16"]
     done = subprocess.run(
         [sys.executable, "-c", code, *options], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "criterion: AsaCriterion" in done.stdout + done.stderr
+    assert "'amp_dtype': 'bfloat16'" in done.stdout + done.stderr
     if line is None:
         assert "(give checkpoint.finetune_from_model=FILE" in done.stderr
     else:
