@@ -84,11 +84,12 @@ def restore_numpy_long() -> None:
 
 
 def copy_files_whole() -> None:
-    """A checkpoint's copy is complete or not there (no issue upstream).
+    """A checkpoint's copy is complete or not there, and no second file (no issue upstream).
 
     fairseq saves a checkpoint beside its place and renames it, but then copies it straight onto
-    `checkpoint_last.pt`: killed meanwhile, the training finds half a file to go on from. Files that
-    are not local (iopath) are copied as before.
+    `checkpoint_last.pt`: killed meanwhile, the training finds half a file to go on from. As it never
+    changes a checkpoint, a second name of the same file does. Files that are not local (iopath) are
+    copied as before.
     """
     from fairseq.file_io import PathManager
 
@@ -99,9 +100,9 @@ def copy_files_whole() -> None:
     def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
         if any(map(PathManager.path_requires_pathmanager, (src_path, dst_path))):
             return original(src_path, dst_path, overwrite)
-        from fairseq_compat.files import copy_file
+        from fairseq_compat.files import link_file
 
-        copy_file(src_path, dst_path)
+        link_file(src_path, dst_path)
         return dst_path
 
     copy.original = original  # type: ignore[attr-defined]

@@ -111,6 +111,21 @@ def copy_file(source: str | Path, target: str | Path) -> None:
         shutil.copyfile(source, path)
 
 
+def link_file(source: str | Path, target: str | Path) -> None:
+    """``target`` becomes one more name of the file, or a copy where the file system has no such names.
+
+    For files that nobody changes, only replaces: it costs neither time nor space.
+    """
+    if os.path.exists(target) and os.path.samefile(source, target):
+        return
+    with written_beside(target) as path:
+        path.unlink()
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove what processes that are gone have left beside ``target``."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.????????{PARTIAL}"):

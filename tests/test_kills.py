@@ -15,15 +15,15 @@ def subject(tmp_path_factory):
     return subject
 
 
-def test_a_training_killed_inside_a_save_and_inside_a_copy_ends_the_same(subject, tmp_path):
+def test_a_training_killed_inside_a_save_and_before_a_link_ends_the_same(subject, tmp_path):
     """Of the stock criterion, to which our package adds nothing but this."""
     events = [operation.split()[0] for operation in subject.operations]
-    copies = [index + 1 for index, event in enumerate(events) if event == "shutil.copyfile"]
+    links = [index + 1 for index, event in enumerate(events) if event == "os.link"]
     renames = [index + 1 for index, event in enumerate(events) if event == "os.rename"]
     folder = tmp_path / "killed"
     half = subject.size // 2
     assert subject.kill(folder, "save", Death(1, half))
-    assert subject.kill(folder, "copy", Death(copies[1], half))
+    assert subject.kill(folder, "link", Death(links[1]))
     assert subject.kill(folder, "rename", Death(renames[2]))
     subject.run(folder)
     assert list(campaign_kills.differences(subject.whole, folder)) == []

@@ -45,11 +45,18 @@ def test_a_copy_that_is_killed_leaves_the_old_checkpoint(tmp_path, monkeypatch):
             file.write("new w")
         raise Killed
 
+    def none(source, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
     with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "link", none)
         patch.setattr(shutil, "copyfile", half)
         PathManager.copy(str(best), str(last), overwrite=True)
     assert last.read_text() == "old weights"
     assert PathManager.copy(str(best), str(last), overwrite=True), "fairseq asserts it"
+    assert last.read_text() == "new weights" and names(tmp_path) == {best.name, last.name}
+    assert last.samefile(best), "it takes no space"
+    PathManager.copy(str(best), str(last), overwrite=True)
     assert last.read_text() == "new weights" and names(tmp_path) == {best.name, last.name}
 
 

@@ -62,7 +62,7 @@ TRAINING = (
     "--adam-betas (0.9,0.98) --lr-scheduler polynomial_decay --total-num-update 26 --warmup-updates 2 "
     "--best-checkpoint-metric accuracy --maximize-best-checkpoint-metric --no-epoch-checkpoints --seed 1"
 )
-SAVING = ("open", "os.rename", "shutil.copyfile", "os.remove")  # audit events of Python
+SAVING = ("open", "os.rename", "os.link", "shutil.copyfile", "os.remove")  # audit events of Python
 WRITTEN = os.O_WRONLY | os.O_RDWR
 TIME_LIMIT = 600.0  # seconds a training may take
 

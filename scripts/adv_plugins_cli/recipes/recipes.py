@@ -29,8 +29,8 @@ PRECISION_FLAGS = {
 # What every recipe shares: fairseq's published way to fine-tune RoBERTa, without work on padding.
 FINE_TUNING_FLAGS = shlex.split(
     "--group-by-length 50 --init-token 0 --max-positions 512 --dropout 0.1 --attention-dropout 0.1 "
-    "--weight-decay 0.1 --optimizer adamw_fused --adam-betas '(0.9, 0.98)' --adam-eps 1e-06 --clip-norm 0.0 "
-    "--lr-scheduler polynomial_decay --max-tokens 4400 --required-batch-size-multiple 1 "
+    "--weight-decay 0.1 --optimizer adamw_fused --adam-betas '(0.9, 0.98)' --adam-eps 1e-06 "
+    "--clip-norm 0.0 --lr-scheduler polynomial_decay --max-tokens 4400 --required-batch-size-multiple 1 "
     "--maximize-best-checkpoint-metric --no-epoch-checkpoints --find-unused-parameters "
     "--log-format json --log-interval 50"
 )
