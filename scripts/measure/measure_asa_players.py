@@ -86,6 +86,7 @@ def make_trainer(arguments: argparse.Namespace, asa: bool, folder: str) -> tuple
         *("--dropout", "0.1", "--attention-dropout", "0.1", "--clip-norm", str(arguments.clip_norm)),
         *("--batch-size", str(arguments.batch_size), "--seed", str(arguments.seed)),
         *("--finetune-from-model", str(arguments.encoder / "model.pt"), "--save-dir", folder),
+        "--disable-validation",  # the training data alone are looked at
         *(() if torch.cuda.is_available() else ("--cpu",)),
     ]
     parser = options.get_training_parser()
