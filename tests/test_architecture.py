@@ -54,7 +54,8 @@ def test_one_folder_that_says_it_comes_before_all_that_are_guessed(write, tmp_pa
     guessed.mkdir()
     (guessed / "spiece.model").write_bytes(b"")
     folder = write(tokenizer=WORDPIECE)
-    assert find_tokenizer(guessed, folder).kind == "wordpiece"
+    found = find_tokenizer(guessed, folder)
+    assert found and found.kind == "wordpiece"
 
 
 @pytest.mark.parametrize(
@@ -130,8 +131,8 @@ def tuned(tmp_path_factory):
     request = ["RTE", f"--data-dir={root / 'glue'}", f"--out-dir={root / 'bin'}"]
     preprocess.main([*request, f"--wordpiece={root / 'start'}"])
     shutil.copy(root / "bin" / "RTE-bin" / "input0" / "dict.txt", root / "start")
-    sizes = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
-    sizes = f"{sizes} --encoder-attention-heads 2 --max-positions 32".split()
+    flags = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
+    sizes = f"{flags} --encoder-attention-heads 2 --max-positions 32".split()
     architecture = Architecture(
         "roberta",
         tuple(zip(sizes[::2], sizes[1::2])),
@@ -140,9 +141,9 @@ def tuned(tmp_path_factory):
     architecture.write(root / "start")
     state = build_checkpoint([*architecture.flags(), "--tokens-per-sample", "32"], None, root / "start")
     torch.save(state, root / "start" / "model.pt")
-    request = f"RTE asa --checkpoint {root / 'start' / 'model.pt'} --data-bin {root / 'bin'}"
+    own = f"RTE asa --checkpoint {root / 'start' / 'model.pt'} --data-bin {root / 'bin'}"
     extra = "--max-positions 32 --max-epoch 1 --num-workers 0 --cpu --batch-size 4 --max-update 2"
-    code = finetune.main([*f"{request} --save-dir {root / 'run'}".split(), "--", *extra.split()])
+    code = finetune.main([*f"{own} --save-dir {root / 'run'}".split(), "--", *extra.split()])
     assert code == 0
     (root / "in").write_text("a b\tc\n")
     return root
@@ -151,10 +152,12 @@ def tuned(tmp_path_factory):
 def test_finetune_leaves_what_its_checkpoints_need(tuned):
     found = read_architecture(tuned / "run")
     start = read_architecture(tuned / "start")
+    assert found and start
     assert found.arch == "asa_roberta" and set(start.sizes) <= set(found.sizes)
     assert found.labels == ("not_entailment", "entailment")  # by their counts
     assert found.tokenizer == start.tokenizer
-    assert find_tokenizer(tuned / "run").folder == tuned / "run"
+    tokenizer = find_tokenizer(tuned / "run")
+    assert tokenizer and tokenizer.folder == tuned / "run"
 
 
 def test_a_moved_run_predicts_by_itself(tuned, tmp_path, capsys):

@@ -154,8 +154,8 @@ def encoder_and_data(root):
     request = [str(root / "text.txt"), f"--wordpiece={start}", f"--out-dir={root / 'bin'}"]
     preprocess_text.main([*request, "--valid-share=0.2"])
     shutil.copy(root / "bin" / "dict.txt", start)
-    sizes = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
-    sizes = f"{sizes} --encoder-attention-heads 2 --segments 2 --max-positions 64".split()
+    flags = "--encoder-layers 1 --encoder-embed-dim 8 --encoder-ffn-embed-dim 8"
+    sizes = f"{flags} --encoder-attention-heads 2 --segments 2 --max-positions 64".split()
     tokenizer = tokenizer_options.Tokenizer("wordpiece", start).describe()
     model = Architecture("bert_like", tuple(zip(sizes[::2], sizes[1::2])), 1, tokenizer)
     model.write(start)
@@ -175,9 +175,10 @@ def test_pre_training_holds_its_folder_goes_on_and_describes_its_checkpoints(tmp
     assert pretrain.main([*short, "1"]) == 0
     settings = json.loads((run / run_folder.SETTINGS).read_text())["command"]
     assert settings[0] == "fairseq-train" and settings[-1] == "1"
-    found = read_architecture(run)
+    found, began = read_architecture(run), read_architecture(start)
+    assert found and began
     assert found.arch == "asa_bert_like" and ("--segments", "2") in found.sizes
-    assert found.tokenizer == read_architecture(start).tokenizer and found.separators == 1
+    assert found.tokenizer == began.tokenizer and found.separators == 1
     before = (run / "checkpoint_last.pt").read_bytes()
     with pytest.raises(SystemExit, match=r"other settings \(--lr 2e-5 -> 1\).*--start-over"):
         pretrain.main([*short, "1", "--lr", "1"])
