@@ -48,7 +48,9 @@ def test_the_gradients_are_those_of_float32(monkeypatch, method, kind, precision
 def normalised(model, sample, deltas=None, norm=None):
     """What the layer norm of the embeddings gets and puts out in one pass."""
     found = []
-    handle = embedding_norm(model).register_forward_hook(
+    after = embedding_norm(model)
+    assert after is not None
+    handle = after.register_forward_hook(
         lambda module, inputs, output: found.extend([inputs[0].double(), output.double()])
     )
     with torch.no_grad():

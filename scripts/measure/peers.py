@@ -124,7 +124,7 @@ class HuggingFace:
             self.data = Subset(data, torch.randperm(len(data))[: arguments.rows].tolist())
 
     def __call__(self) -> tuple[int, float]:
-        grouping = {"train_sampling_strategy": "group_by_length"} if self.grouped else {}
+        grouping: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if self.grouped else {}
         names = transformers.TrainingArguments.__dataclass_fields__
         if "group_by_length" in names:  # before transformers 5
             grouping = {"group_by_length": self.grouped}
@@ -149,7 +149,7 @@ class HuggingFace:
         )
         began = time.perf_counter()
         trainer.train()
-        return len(self.data), time.perf_counter() - began  # type: ignore[arg-type]
+        return len(self.data), time.perf_counter() - began
 
 
 class ByHand:
