@@ -54,6 +54,7 @@ METHODS = [
         "freelb",
         off=dict(adv_steps=1, adv_init_eps=0.0),
         alone=dict(adv_init_eps=0.0, adv_steps=4),
+        flags=("--adv-steps", "2"),
         meter="adv_loss",
         forwards=3,
         sequential=3,
