@@ -2,7 +2,7 @@
 
     python scripts/measure/perturbation_share.py minilm data-bin/RTE-bin
 
-One batch, R-AT's default perturbation: of norm 0.1 over the embedding matrix, along the gradient. Printed
+One batch, R-AT's default perturbation: of norm 0.1 over the embedding matrix, along the gradient. Shown
 is the error of what the embedding layers' sum changes by, as a share of the perturbation's norm: 0 is a
 perturbation that arrives whole, 1 one that is lost. "Rounded" is the sum in the weights' own format, as
 fairseq adds; "as here" is in float32 up to the layer norm.
@@ -74,7 +74,9 @@ def main() -> None:
         with recorded(word_embedding(model)) as words:
             loss = criterion(model, sample)[0]
         gradients = torch.autograd.grad(loss, words.outputs)
-        direction = embedding_matrix_direction(gradients, words.tokens, word_embedding(model).padding_idx)
+        direction = embedding_matrix_direction(
+            gradients, words.tokens, word_embedding(model).padding_idx
+        )
         deltas = [arguments.norm * delta for delta in direction.deltas]
         size = torch.cat([delta.flatten() for delta in deltas]).norm().double()
         print("| | rounded | as here |")
