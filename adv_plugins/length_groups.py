@@ -76,10 +76,11 @@ class LengthGrouped(BaseWrapperDataset):
         self.epoch = epoch
 
     def ordered_indices(self) -> np.ndarray:
-        """(N,) indices of all rows, in this epoch's order."""
-        sizes = lengths(self.dataset)
+        """(N,) indices of the dataset's rows, in this epoch's order."""
+        indices = np.asarray(self.dataset.ordered_indices())
+        sizes = lengths(self.dataset)[indices]
         generator = np.random.default_rng([self.seed, self.epoch])
-        return grouped_order(sizes, self.pool * self.rows_in_batch(sizes), generator)
+        return indices[grouped_order(sizes, self.pool * self.rows_in_batch(sizes), generator)]
 
     def rows_in_batch(self, sizes: np.ndarray) -> int:
         """How many rows a batch has or, where tokens limit it, has about."""
@@ -93,5 +94,6 @@ class LengthSorted(BaseWrapperDataset):
     """A dataset for validation, its rows in the order of their lengths."""
 
     def ordered_indices(self) -> Any:
-        """(N,) indices of all rows, the longest first: what does not fit in memory fails at once."""
-        return np.argsort(-lengths(self.dataset), kind="stable")
+        """(N,) indices of its rows, the longest first: what does not fit in memory fails at once."""
+        indices = np.asarray(self.dataset.ordered_indices())
+        return indices[np.argsort(-lengths(self.dataset)[indices], kind="stable")]

@@ -36,10 +36,10 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import transformers  # noqa: E402
 from fairseq import checkpoint_utils, options, tasks, utils  # noqa: E402
-from fairseq.data import iterators  # noqa: E402
+from fairseq.data import BaseWrapperDataset, iterators  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
-from torch.utils.data import DataLoader, Dataset, Subset  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from transformers.trainer_pt_utils import LengthGroupedSampler  # noqa: E402
 
 import adv_plugins  # noqa: E402, F401
@@ -56,7 +56,7 @@ class Rows(Dataset):
 
     def __init__(self, dataset: Any) -> None:
         self.rows = []
-        for index in range(len(dataset)):
+        for index in sorted(dataset.ordered_indices()):
             row = dataset[index]
             ids = row["net_input.src_tokens"].tolist()
             self.rows.append({"input_ids": ids, "labels": int(row["target"])})
@@ -88,7 +88,21 @@ def fairseq_trainer(arguments: argparse.Namespace, folder: str, flags: str) -> T
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     checkpoint_utils.load_checkpoint(cfg.checkpoint, trainer)
+    if arguments.rows:
+        task.datasets["train"] = FirstRows(task.datasets["train"], arguments.rows)
     return trainer
+
+
+class FirstRows(BaseWrapperDataset):
+    """The first rows of a dataset: for everybody the same ones."""
+
+    def __init__(self, dataset: Any, rows: int) -> None:
+        super().__init__(dataset)
+        self.rows = rows
+
+    def ordered_indices(self) -> Any:
+        indices = self.dataset.ordered_indices()
+        return indices[indices < self.rows]
 
 
 class Fairseq:
@@ -96,7 +110,6 @@ class Fairseq:
 
     def __init__(self, arguments: argparse.Namespace, folder: str, flags: str) -> None:
         self.trainer = fairseq_trainer(arguments, folder, flags)
-        self.limit = arguments.rows
         self.epoch = 0
 
     def __call__(self) -> tuple[int, float]:
@@ -108,8 +121,6 @@ class Fairseq:
         for samples in iterators.GroupedIterator(epochs.next_epoch_itr(shuffle=True), 1):
             self.trainer.train_step(samples)
             rows += samples[0]["nsentences"]
-            if self.limit and rows >= self.limit:
-                break
         return rows, time.perf_counter() - began
 
 
@@ -119,9 +130,7 @@ class HuggingFace:
     def __init__(self, arguments: argparse.Namespace, data: Rows, folder: str, grouped: bool) -> None:
         self.arguments, self.folder, self.grouped = arguments, folder, grouped
         self.model = encoder(arguments)
-        self.data: Dataset = data
-        if arguments.rows:
-            self.data = Subset(data, torch.randperm(len(data))[: arguments.rows].tolist())
+        self.data = data
 
     def __call__(self) -> tuple[int, float]:
         grouping: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if self.grouped else {}
@@ -157,7 +166,7 @@ class ByHand:
 
     def __init__(self, arguments: argparse.Namespace, data: Rows, losses: Callable[..., None]) -> None:
         self.model = encoder(arguments).to("cuda" if torch.cuda.is_available() else "cpu").train()
-        self.losses, self.limit = losses, arguments.rows
+        self.losses = losses
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, weight_decay=0.1)
         lengths = [len(row["input_ids"]) for row in data.rows]
         sampler = LengthGroupedSampler(arguments.batch_size, lengths=lengths)
@@ -175,8 +184,6 @@ class ByHand:
             self.optimizer.step()
             self.optimizer.zero_grad()
             rows += len(labels)
-            if self.limit and rows >= self.limit:
-                break
         return rows, time.perf_counter() - began
 
 
@@ -217,14 +224,6 @@ def freelb_by_hand(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> 
             delta = (delta + STEP_SIZE * gradient / norm).detach()
 
 
-def two_passes_by_hand(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> None:
-    """R-Drop: two passes of the clean batch that agree."""
-    first, second = model(**inputs).logits, model(**inputs).logits
-    p, q = F.log_softmax(first, -1), F.log_softmax(second, -1)
-    kl = 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
-    ((F.cross_entropy(first, labels) + F.cross_entropy(second, labels)) / 2 + kl).backward()
-
-
 def encoder(arguments: argparse.Namespace) -> Any:
     """Hugging Face's model of the same weights."""
     return transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -249,7 +248,6 @@ def contestants(arguments: argparse.Namespace, folder: str) -> Iterator[tuple[st
     plain = "--criterion sentence_prediction"
     rat = "--criterion rat_criterion"
     freelb = f"--criterion freelb_criterion --adv-steps {ASCENTS + 1}"
-    # R-AT without its perturbation's cost in accuracy: two equal passes of the perturbed batch
     fast = "--group-by-length 50 --optimizer adamw_fused"
     ours = partial(Fairseq, arguments, folder)
     yield "Trainer, grouped", lambda: HuggingFace(arguments, rows(arguments, folder), folder, True)
@@ -280,7 +278,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--source", type=Path, help="what was converted (default: the package's MiniLM)")
     parser.add_argument("--num-classes", type=positive, default=2, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, default=24, help="(default: %(default)s)")
-    parser.add_argument("--rows", type=positive, help="of an epoch (default: all)")
+    parser.add_argument("--rows", type=positive, help="the first ones of the data alone")
     parser.add_argument("--repeats", type=positive, default=3, help="(default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=2, help="(default: %(default)s)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants, by name")

@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=positive, default=24, help="(default: %(default)s)")
     parser.add_argument("--norm", type=float, default=0.1, help="(default: %(default)s)")
     arguments = parser.parse_args()
+    arguments.rows = None
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with one_line_errors("perturbation_share.py"), tempfile.TemporaryDirectory() as folder:
