@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import fairseq_compat
 
@@ -30,7 +31,7 @@ def lengths(folder: Path) -> np.ndarray:
     Raises:
         UserError: the folder holds no training data.
     """
-    found = 1  # <s>
+    found: Any = 1  # <s>
     for name in ("input0", "input1"):
         texts = data_utils.load_indexed_dataset(str(folder / name / "train"), None)
         if texts is None and name == "input0":
