@@ -73,16 +73,12 @@ def padded(updates):
     return sum(size for update in updates for _, size in update)
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [(), ("--update-freq", "3"), ("--num-workers", "2")],
-    ids=["plain", "update-freq", "workers"],
-)
-def test_every_row_once_an_epoch_in_batches_of_the_same_number(kind, data, tmp_path, seen, flags):
-    fine_tune(data, tmp_path / "off", kind, *flags)
+def check_epochs(kind, data, folder, seen, *flags):
+    """Rows, their number in a batch, and padding, with and without groups."""
+    fine_tune(data, folder / "off", kind, *flags)
     stock = list(seen)
     seen.clear()
-    fine_tune(data, tmp_path / "on", kind, *flags, *GROUPED)
+    fine_tune(data, folder / "on", kind, *flags, *GROUPED)
     for grouped, ungrouped in zip(epochs(seen), epochs(stock)):
         assert sorted(chain(*grouped)) == list(range(ROWS))
         assert sorted(map(len, grouped)) == sorted(map(len, ungrouped))
@@ -91,6 +87,18 @@ def test_every_row_once_an_epoch_in_batches_of_the_same_number(kind, data, tmp_p
     if kind != "masked-lm":  # which fairseq sorts anyway
         # A question's choices differ in length whatever batch it is in.
         assert padded(seen) < (1 if kind == "multiple-choice" else 0.9) * padded(stock)
+
+
+def test_every_row_once_an_epoch_in_batches_of_the_same_number(kind, data, tmp_path, seen):
+    check_epochs(kind, data, tmp_path, seen)
+
+
+@pytest.mark.parametrize(
+    "flags", [("--update-freq", "3"), ("--num-workers", "2")], ids=["update-freq", "workers"]
+)
+def test_accumulated_and_read_by_workers(tmp_path, seen, flags):
+    data = write_data(tmp_path / "data", "classification", sizes=(ROWS, 10))
+    check_epochs("classification", data, tmp_path, seen, *flags)
 
 
 def test_a_limit_of_tokens_holds(kind, data, tmp_path, seen):
