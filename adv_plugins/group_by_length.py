@@ -20,6 +20,7 @@ from hydra.core.config_store import ConfigStore
 from adv_plugins.length_groups import LengthGrouped, LengthSorted
 from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat.errors import UserError
+from fairseq_compat.task_kinds import TASK_KINDS
 
 TASKS = (
     "sentence_prediction",
@@ -36,7 +37,7 @@ HELP = (
 
 def add_option() -> None:
     """Give the tasks the option and the trainer what it does, once."""
-    for name in TASKS:
+    for name in TASK_KINDS:
         options = TASK_DATACLASS_REGISTRY.get(name)
         if options is None:
             add_to_parser(TASK_REGISTRY[name])

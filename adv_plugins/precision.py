@@ -10,7 +10,9 @@ are not scaled.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,8 @@ from fairseq.tasks import FairseqTask
 
 from adv_plugins.wrapped_methods import wrap_method
 from fairseq_compat.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 HELP = "with --amp: float16 or bfloat16 (default: float16 on a GPU, bfloat16 on a CPU)"
@@ -81,14 +85,32 @@ def autocast_dtype(common: Any, device: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def check(common: Any) -> None:
+    """Whether what is said of ``--amp`` can be done.
+
+    Raises:
+        UserError: ``--amp-dtype`` without ``--amp``, or none of :data:`DTYPES`.
+    """
+    name = getattr(common, "amp_dtype", None) or "default"
+    autocast_dtype(common, "cpu")
+    if name != "default" and not common.amp:
+        raise UserError(
+            f"--amp-dtype {name} says nothing without --amp: give that, too, or leave it out"
+        )
+
+
 def with_dtype(original: Callable[..., None]) -> Callable[..., None]:
     """An optimizer for ``--amp`` that knows the device and the type, and scales losses in float16."""
 
     def __init__(self: Any, cfg: Any, params: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, cfg, params, *args, **kwargs)
         on_gpu = torch.cuda.is_available() and not cfg.common.cpu
         self.device = "cuda" if on_gpu else "cpu"
         self.dtype = autocast_dtype(cfg.common, self.device)
+        logger.info("--amp: autocast in %s on the %s", str(self.dtype).partition(".")[2], self.device)
+        if not on_gpu:
+            # fairseq asks for CUDA's autocast, too; that there is none is no news and no fault.
+            warnings.filterwarnings("ignore", message="(?s).*CUDA is not available.*Disabling")
+        original(self, cfg, params, *args, **kwargs)
         scaled = self.dtype == torch.float16
         if not (on_gpu and scaled):  # that one is fairseq's own
             self._grad_scaler = torch.amp.GradScaler(

@@ -19,6 +19,7 @@ from fairseq.optim import AMPOptimizer
 from fairseq.trainer import Trainer
 from torch import nn
 
+from adv_plugins import precision
 from adv_plugins.criterions.wrapping import WrappingCriterion
 from adv_plugins.entities import ENTITY_SCORES
 from adv_plugins.first_validation import check_validation, sizes_named
@@ -45,6 +46,7 @@ def checked_trainer(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(
         self: Any, cfg: Any, task: Any, model: nn.Module, criterion: Any, *args: Any, **kwargs: Any
     ) -> None:
+        precision.check(cfg.common)
         if isinstance(criterion, WrappingCriterion):
             criterion.check_model(unwrap(model))
         if not cfg.dataset.disable_validation:

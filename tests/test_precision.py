@@ -1,6 +1,8 @@
 """bfloat16 and float16: the gradients of float32, and perturbations that are not rounded away."""
 
 import argparse
+import logging
+import warnings
 
 import pytest
 import torch
@@ -102,6 +104,23 @@ def test_models_in_float32_are_perturbed_bit_for_bit_as_before():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"), "classification")
+
+
+def test_a_type_without_amp_is_refused(data, tmp_path):
+    train_plain = (data, tmp_path, "classification", "sentence_prediction")
+    with pytest.raises(UserError, match="--amp-dtype bfloat16 says nothing without --amp"):
+        train(*train_plain, "--amp-dtype", "bfloat16")
+    with pytest.raises(UserError, match="--amp-dtype int8: give float16 or bfloat16"):
+        train(*train_plain, "--amp", "--amp-dtype", "int8")
+
+
+def test_nobody_is_told_that_autocast_is_off_where_it_is_on(data, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(data, tmp_path, "classification", "sentence_prediction", "--amp", "--max-update", "2")
+    assert "--amp: autocast in bfloat16 on the cpu" in caplog.text
+    assert not [each for each in caught if "CUDA is not available" in str(each.message)]
 
 
 @pytest.mark.parametrize("flag", ["--bf16", "--memory-efficient-bf16"])
