@@ -11,6 +11,7 @@ from fairseq.optim import AMPOptimizer
 
 import test_batches
 import tiny
+from adv_plugins.gradients import computes_in_float16
 from adv_plugins.perturbation import embedding_norm, perturbed, word_embedding
 from adv_plugins.precision import autocast_dtype
 from fairseq_compat.errors import UserError
@@ -166,6 +167,16 @@ def test_losses_are_scaled_in_float16_alone():
     for flags in (("--amp",), ("--amp", "--amp-dtype", "bfloat16")):
         assert not optimizer(*flags).scaler.is_enabled()
         assert optimizer(*flags).scaler.get_scale() == 1
+
+
+def test_only_float16_can_underflow():
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert not computes_in_float16([weight])
+    assert computes_in_float16([torch.nn.Parameter(torch.ones(2).half())])
+    assert not computes_in_float16([torch.nn.Parameter(torch.ones(2).bfloat16())])
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert computes_in_float16([weight]) == (dtype == torch.float16)
 
 
 def test_the_type_of_autocast():
