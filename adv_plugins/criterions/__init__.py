@@ -5,6 +5,7 @@ from adv_plugins.criterions import (  # noqa: F401
     freelb,
     rapt,
     rat,
+    rdrop,
     sentence_prediction,
     token_classification,
 )

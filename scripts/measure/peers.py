@@ -187,6 +187,19 @@ class ByHand:
         return rows, time.perf_counter() - began
 
 
+def rdrop_by_hand(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> None:
+    """R-Drop: two passes, the mean of their cross entropies and their KL."""
+    first, second = model(**inputs).logits, model(**inputs).logits
+    cross_entropies = (F.cross_entropy(first, labels) + F.cross_entropy(second, labels)) / 2
+    (cross_entropies + symmetric_kl(first, second) / 2).backward()
+
+
+def symmetric_kl(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Half of both directions' sum, the mean over the sentences."""
+    p, q = F.log_softmax(first, -1), F.log_softmax(second, -1)
+    return 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
+
+
 def rat_by_hand(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> None:
     """R-AT: a clean pass, its gradient, two passes there, their cross entropies and their KL."""
     mask = inputs["attention_mask"]
@@ -202,10 +215,8 @@ def rat_by_hand(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> Non
         return model(inputs_embeds=embeddings, attention_mask=mask).logits
 
     first, second = passed(), passed()
-    p, q = F.log_softmax(first, -1), F.log_softmax(second, -1)
-    kl = 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
     adversarial = (F.cross_entropy(first, labels) + F.cross_entropy(second, labels)) / 2
-    (adversarial + CONSISTENCY * kl).backward()
+    (adversarial + CONSISTENCY * symmetric_kl(first, second)).backward()
 
 
 def freelb_by_hand(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> None:
@@ -256,6 +267,8 @@ def contestants(arguments: argparse.Namespace, folder: str) -> Iterator[tuple[st
     yield "ours, plain", lambda: ours(f"{plain} {fast}")
     yield "ours, plain, adam", lambda: ours(f"{plain} --group-by-length 50 --optimizer adam")
     yield "ours, plain, bfloat16", lambda: ours(f"{plain} {fast} --amp --amp-dtype bfloat16")
+    yield "R-Drop by hand", lambda: ByHand(arguments, rows(arguments, folder), rdrop_by_hand)
+    yield "ours, R-Drop", lambda: ours(f"--criterion rdrop_criterion {fast}")
     yield "R-AT by hand", lambda: ByHand(arguments, rows(arguments, folder), rat_by_hand)
     yield "ours, R-AT", lambda: ours(f"{rat} {fast}")
     yield "FreeLB by hand", lambda: ByHand(arguments, rows(arguments, folder), freelb_by_hand)
