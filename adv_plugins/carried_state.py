@@ -3,8 +3,8 @@ on with it.
 
 fairseq saves a criterion's parameters and nothing else of it. A criterion that carries more has the
 methods of :class:`Carries`. Its state goes among the ``extra_state`` of a checkpoint, with the
-optimizer's (``--no-save-optimizer-state`` leaves out both), and comes back with the optimizer's, too: not
-where that is reset, as by ``--finetune-from-model``.
+optimizer's (``--no-save-optimizer-state`` leaves out both), and comes back with the optimizer's, too:
+not where that is reset, as by ``--finetune-from-model``.
 """
 
 from __future__ import annotations
