@@ -26,7 +26,7 @@ def encoder_layers(model: nn.Module) -> nn.ModuleList:
     if layers is None:
         raise UserError(
             f"the model {type(model).__name__} has no Transformer layers (encoder.sentence_encoder."
-            "layers) to add noise to: choose a RoBERTa-like --arch"
+            "layers), which this method needs: choose a RoBERTa-like --arch"
         )
     return layers
 
@@ -129,9 +129,6 @@ def resumed(model: nn.Module, *, layer: int, states: Sequence[Tensor]) -> Iterat
     def resume(_module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
         return (remaining.pop(0), *args[1:]), kwargs
 
-    def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden
-
     # The states enter below all layers and pass through those that do nothing.
     handle = layers[0].register_forward_pre_hook(resume, with_kwargs=True)
     try:
@@ -141,3 +138,20 @@ def resumed(model: nn.Module, *, layer: int, states: Sequence[Tensor]) -> Iterat
             yield
     finally:
         handle.remove()
+
+
+def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """What a layer computes that does nothing."""
+    return hidden
+
+
+def states_up_to(model: nn.Module, tokens: Sequence[Tensor], *, layer: int) -> List[Tensor]:
+    """The (T, B, d) hidden states at the output of this layer for each of these (B, T) token ids;
+    nothing above it is computed."""
+    with contextlib.ExitStack() as stack:
+        for each in encoder_layers(model)[layer:]:
+            stack.enter_context(replaced_forward(each, skip))
+        states = stack.enter_context(hidden_states(model, layer=layer))
+        for ids in tokens:
+            model.encoder.sentence_encoder(ids)
+    return states

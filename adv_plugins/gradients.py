@@ -6,7 +6,8 @@ in the same backward pass. They are kept here and added when the trainer calls i
 and clipping stay fairseq's.
 """
 
-from typing import Any, List, Optional, Sequence
+import contextlib
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,19 @@ def check_one_reduction(model: nn.Module) -> None:
         model = model.module
 
 
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within the context no parameter of ``model`` gets a gradient, in forward and backward."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
 class KeptGradients:
     """Gradients of ``model``'s parameters, summed over the inner passes of one step.
 
@@ -121,6 +135,25 @@ class KeptGradients:
             for tensor in inputs:
                 tensor.grad = None
         return [full_precision(gradient) / self._scale for gradient in gradients]
+
+    def of(self, parameters: Sequence[Any]) -> Dict[nn.Parameter, Tensor]:
+        """The kept gradients of those of these parameters that have one: copies, at least float32 and
+        without the loss scale."""
+        wanted = set(parameters)
+        return {
+            parameter: full_precision(value) / (1.0 if self._scale is None else self._scale)
+            for parameter, value in zip(self._parameters, self._values)
+            if parameter in wanted and value is not None
+        }
+
+    def scale(self, factor: float) -> None:
+        """Multiply what is kept; with 0 it is dropped."""
+        if factor == 0:
+            self._values = [None] * len(self._parameters)
+        elif factor != 1:
+            for value in self._values:
+                if value is not None:
+                    value.mul_(factor)
 
     def attach(self, loss: Tensor) -> Tensor:
         """``loss``, unchanged in value, whose backward also delivers the kept gradients.

@@ -18,8 +18,8 @@ from adv_plugins.base_pass import BasePass
 from adv_plugins.batch import repeat_sample, source_tokens
 from adv_plugins.divergence import full_precision
 from adv_plugins.dropout import SameMasks, dropout_rate, drops_layers
-from adv_plugins.fork import forked, hidden_states, resumed
-from adv_plugins.gradients import KeptGradients, check_one_reduction
+from adv_plugins.fork import forked, hidden_states, resumed, states_up_to
+from adv_plugins.gradients import KeptGradients, check_one_reduction, frozen
 from adv_plugins.perturbation import (
     Calls,
     captured_features,
@@ -135,19 +135,71 @@ class Step:
             return self.criterion.run_base(self.module, self.sample, write=True, logits=False), words
 
     def run(
-        self, deltas: Sequence[Tensor], *, last: bool, same_dropout: bool = False, write: bool = False
+        self,
+        deltas: Optional[Sequence[Tensor]] = None,
+        *,
+        last: bool,
+        same_dropout: bool = False,
+        write: bool = False,
     ) -> BasePass:
-        """A pass of the perturbed batch, without logits.
+        """A pass of the batch, without logits.
 
         Args:
-            deltas: what to add to the word embeddings, (B, T, d) for each call of the model.
+            deltas: what to add to the word embeddings, (B, T, d) for each call of the model, or None.
             last: whether the trainer differentiates it.
             same_dropout: with the dropout masks of the step's first such pass.
         """
         with self._masks.replayed() if same_dropout else nullcontext():
-            with self._perturbed(deltas):
+            with nullcontext() if deltas is None else self._perturbed(deltas):
                 model = self.model if last else self.module
                 return self.criterion.run_base(model, self.sample, write=write, logits=False)
+
+    def ascent(
+        self,
+        deltas: Sequence[Tensor],
+        loss: Optional[Callable[[BasePass], Tensor]] = None,
+        *,
+        same_dropout: bool = False,
+        write: bool = False,
+    ) -> Tuple[BasePass, List[Tensor]]:
+        """A pass for its perturbation's gradient alone: the parameters get none.
+
+        A third of the work of a forward and backward is theirs; it is not done.
+
+        Args:
+            deltas: as for :meth:`run`.
+            loss: what to climb, a scalar; without it the base's loss, and then without logits.
+            same_dropout: as for :meth:`run`.
+
+        Returns:
+            the pass, without its graph, and d loss / d delta for each call, at least float32.
+        """
+        deltas = [delta.detach().requires_grad_() for delta in deltas]
+        kept = self.kept  # it has to know the parameters before they are frozen
+        with frozen(self.module), self._masks.replayed() if same_dropout else nullcontext():
+            with self._perturbed(deltas):
+                base = self.criterion.run_base(
+                    self.module, self.sample, write=write, logits=loss is not None
+                )
+            gradients = kept.backward(base.loss if loss is None else loss(base), deltas)
+        return _without_graph(base), gradients
+
+    def ascent_below(
+        self,
+        layer: int,
+        deltas: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        *,
+        same_dropout: bool = False,
+    ) -> List[Tensor]:
+        """d <gradients, h(x + delta)> / d delta for each call, at least float32, with h the (T, B, d)
+        hidden states at the output of a layer, and nothing above it computed; as :meth:`ascent`."""
+        deltas = [delta.detach().requires_grad_() for delta in deltas]
+        kept = self.kept
+        with frozen(self.module), self._masks.replayed() if same_dropout else nullcontext():
+            with self._perturbed(deltas):
+                states = states_up_to(self.module, self.tokens, layer=layer)
+            return kept.backward(delivered(states, gradients), deltas)
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor] = ()) -> List[Tensor]:
         """d loss / d input of an inner pass; the parameters' gradients are kept, at no price."""

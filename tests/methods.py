@@ -70,6 +70,37 @@ METHODS = [
         sequential=3,
     ),
     Method("asa", off=dict(consistency_weight=0.0), meter="masked_layer2", forwards=2, sequential=3),
+    Method(
+        "fgm",
+        off=dict(adv_weight=0.0),
+        alone=dict(adv_norm_over="sentence"),
+        meter="adv_loss",
+        forwards=2,
+        sequential=2,
+    ),
+    Method(
+        "pgd",
+        off=dict(adv_steps=1, adv_init_eps=0.0),
+        alone=dict(adv_init_eps=0.0),
+        meter="adv_loss",
+        forwards=3,
+        sequential=3,
+    ),
+    Method(
+        "yopo",
+        off=dict(adv_steps=1, adv_init_eps=0.0),
+        alone=dict(adv_init_eps=0.0),
+        flags=("--adv-steps", "2"),
+        meter="adv_loss",
+        forwards=3,
+        sequential=3,
+    ),
+    Method(
+        "rdrop", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=1, sequential=3
+    ),
+    Method("r3f", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=2, sequential=3),
+    Method("neftune", off=dict(noise_alpha=0.0), meter="perturbation_norm", forwards=1, sequential=1),
+    Method("awp", off=dict(awp_gamma=0.0), meter="weight_perturbation", forwards=2, sequential=2),
 ]
 ASA = {"asa_weight": 0.7}  # ASA beside another method
 

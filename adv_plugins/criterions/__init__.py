@@ -2,10 +2,16 @@
 
 from adv_plugins.criterions import (  # noqa: F401
     asa,
+    awp,
+    fgm,
     freelb,
+    neftune,
+    pgd,
+    r3f,
     rapt,
     rat,
     rdrop,
     sentence_prediction,
     token_classification,
+    yopo,
 )

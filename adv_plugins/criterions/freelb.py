@@ -1,46 +1,20 @@
 """FreeLB, free large-batch adversarial training (Zhu et al., ICLR 2020)."""
 
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
-from torch import nn
 
-from adv_plugins.ball import NORMS, Ball
-from adv_plugins.criterions.options import check_range
-from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
+from adv_plugins.criterions.ascent import Ascent, AscentConfig
 from adv_plugins.methods import register_method
-from adv_plugins.perturbation import sentence_norms, word_embedding
+from adv_plugins.perturbation import sentence_norms
 from adv_plugins.step import Step
 
 
 @dataclass
-class FreeLBCriterionConfig(AsaAdditionConfig):
-    """Options of FreeLB."""
-
-    adv_steps: int = field(
-        default=3, metadata={"help": "number K of forward and backward passes in an update"}
-    )
-    adv_step_size: float = field(
-        default=0.1, metadata={"help": "size alpha of an ascent step, of a normalised gradient"}
-    )
-    adv_eps: float = field(default=0.15, metadata={"help": "largest norm of a sentence's perturbation"})
-    adv_init_eps: Optional[float] = field(
-        default=None,
-        metadata={"help": "size of the random perturbation to start from (default: --adv-eps)"},
-    )
-    adv_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
-        default="l2", metadata={"help": "norm of the ball and of the gradient"}
-    )
-    adv_start_update: int = field(
-        default=0, metadata={"help": "plain fine-tuning before this many updates"}
-    )
-    no_reuse_dropout_mask: bool = field(
-        default=False,
-        metadata={"help": "draw new dropout masks in every pass (Table 4's ablation)"},
-    )
+class FreeLBCriterionConfig(AscentConfig):
+    """Options of FreeLB: those of its ascent."""
 
 
 @register_method(
@@ -52,7 +26,7 @@ class FreeLBCriterionConfig(AsaAdditionConfig):
     passes="K",
 )
 @register_criterion("freelb_criterion", dataclass=FreeLBCriterionConfig)
-class FreeLBCriterion(WithAsa):
+class FreeLBCriterion(Ascent):
     r"""Free large-batch adversarial training: K passes, each on the last one's ascent.
 
     .. math::
@@ -79,38 +53,10 @@ class FreeLBCriterion(WithAsa):
             batch) a model without word embeddings.
     """
 
-    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
-    LOSS_METERS = ("objective", "adv_loss")
-    MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
-
-    def __init__(self, cfg: FreeLBCriterionConfig, task: Any) -> None:
-        super().__init__(cfg, task)
-        check_range(cfg, "adv_steps", at_least=1)
-        check_range(cfg, "adv_step_size", "adv_eps", "adv_start_update", at_least=0)
-        self.steps = cfg.adv_steps
-        self.step_size = cfg.adv_step_size
-        self.ball = Ball(str(cfg.adv_norm), cfg.adv_eps)
-        self.init_eps = cfg.adv_eps
-        if cfg.adv_init_eps is not None:
-            check_range(cfg, "adv_init_eps", at_least=0)
-            self.init_eps = cfg.adv_init_eps
-        self.reuse_dropout_mask = not cfg.no_reuse_dropout_mask
-        self.start_update = cfg.adv_start_update
-
-    def is_active(self) -> bool:
-        """Plain fine-tuning before ``--adv-start-update``."""
-        return self.update_number >= self.start_update
-
-    def check_model(self, model: nn.Module) -> None:
-        """It needs word embeddings."""
-        super().check_model(model)
-        word_embedding(model)
-
     def perturbed_forward(self, step: Step) -> Any:
         """Algorithm 1 on one batch."""
         results, gradient_norms = [], []
-        table = step.embedding.weight
-        deltas = self.ball.start(step.real, table.size(1), table.dtype, self.init_eps)
+        deltas = self.start(step)
         for number in range(1, self.steps + 1):
             last = number == self.steps
             deltas = [delta.detach().requires_grad_(not last) for delta in deltas]

@@ -7,9 +7,29 @@ from typing import Any, List
 from fairseq.dataclass import ChoiceEnum
 
 from adv_plugins.divergence import DIVERGENCES
+from adv_plugins.perturbation import DIRECTIONS
 from fairseq_compat.errors import UserError
 
 CONSISTENCY_CHOICES: Any = ChoiceEnum(list(DIVERGENCES))
+
+
+@dataclass
+class EmbeddingStepConfig:
+    """Of methods that make one step along the word embeddings' gradient."""
+
+    adv_eps: float = field(
+        default=0.1, metadata={"help": "L2 norm of the perturbation of the word embeddings"}
+    )
+    adv_weight: float = field(
+        default=1.0, metadata={"help": "weight of the adversarial loss (the paper's is 1)"}
+    )
+    adv_norm_over: ChoiceEnum(list(DIRECTIONS)) = field(  # type: ignore[valid-type]
+        default="embedding-matrix",
+        metadata={
+            "help": "what has norm eps: the perturbation of the embedding matrix, or that of each "
+            "sentence (of each question, over all its choices)"
+        },
+    )
 
 
 @dataclass

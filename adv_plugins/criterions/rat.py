@@ -4,10 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any, List, Optional
 
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from adv_plugins.criterions.options import CONSISTENCY_CHOICES, check_range, one_for_each_pass
+from adv_plugins.criterions.options import (
+    CONSISTENCY_CHOICES,
+    EmbeddingStepConfig,
+    check_range,
+    one_for_each_pass,
+)
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
 from adv_plugins.divergence import get_divergence, mean_over_pairs
 from adv_plugins.dropout import warn_of_equal_passes
@@ -18,17 +22,11 @@ from fairseq_compat.errors import UserError
 
 
 @dataclass
-class RatCriterionConfig(AsaAdditionConfig):
+class RatCriterionConfig(EmbeddingStepConfig, AsaAdditionConfig):
     """Options of R-AT; the defaults are the paper's for most GLUE tasks (Table 7)."""
 
-    adv_eps: float = field(
-        default=0.1, metadata={"help": "L2 norm of the perturbation of the word embeddings"}
-    )
     adv_passes: int = field(
         default=2, metadata={"help": "number K of adversarial passes, each with its own dropout"}
-    )
-    adv_weight: float = field(
-        default=1.0, metadata={"help": "weight of the adversarial loss (the paper's is 1)"}
     )
     consistency_weight: float = field(
         default=0.5, metadata={"help": "weight alpha of the consistency between the passes"}
@@ -36,13 +34,6 @@ class RatCriterionConfig(AsaAdditionConfig):
     consistency_loss: CONSISTENCY_CHOICES = field(
         default="bi-kl",
         metadata={"help": "divergence between two passes (regression: squared difference)"},
-    )
-    adv_norm_over: ChoiceEnum(list(DIRECTIONS)) = field(  # type: ignore[valid-type]
-        default="embedding-matrix",
-        metadata={
-            "help": "what has norm eps: the perturbation of the embedding matrix, or that of each "
-            "sentence (of each question, over all its choices)"
-        },
     )
     adv_eps_per_pass: Optional[str] = field(
         default=None,

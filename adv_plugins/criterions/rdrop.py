@@ -50,8 +50,8 @@ class RDropCriterion(WithAsa):
     Meters: ``loss`` (and all of the base's) is the mean over the two passes; ``consistency_loss`` (D)
     and ``objective`` are in the same units.
 
-    The authors' released code for GLUE averages the two cross entropies as here, but adds alpha D
-    undivided: its alpha = 1 is ``--consistency-weight 2``. Its D is a mean over sentences there.
+    The authors' released code for GLUE adds both MEAN cross entropies to the D of the whole batch (its
+    SUM over sentences, halved): its divergence grows with the batch.
 
     Raises:
         UserError: options out of range, or a task whose criterion cannot be wrapped.
