@@ -15,7 +15,8 @@ class Method(NamedTuple):
     name: what the runners call it; off: options under which it changes nothing; on: options with which
     it runs on a model of two layers; alone: options under which a sentence's perturbation does not
     depend on the rest of its batch; flags: of a training; meter: what it logs in every update; forwards:
-    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory.
+    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory;
+    replays: updates that a batch gets without more options.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Method(NamedTuple):
     on: dict[str, Any] = {}
     alone: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
+    replays: int = 1
 
     def __repr__(self) -> str:
         return self.name
@@ -94,6 +96,16 @@ METHODS = [
         meter="adv_loss",
         forwards=3,
         sequential=3,
+    ),
+    Method(
+        "freeat",
+        off=dict(adv_eps=0.0),
+        alone=dict(adv_init_eps=0.0),
+        flags=("--adv-steps", "2"),
+        meter="perturbation_norm",
+        forwards=1,
+        sequential=1,
+        replays=3,
     ),
     Method(
         "rdrop", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=1, sequential=3
