@@ -1,7 +1,7 @@
 """One call of the base criterion, and what it saw."""
 
 import contextlib
-from typing import Any, Dict, Iterator, NamedTuple
+from typing import Any, Dict, Iterator, NamedTuple, Sequence
 
 import torch
 from fairseq.criterions import FairseqCriterion
@@ -34,6 +34,16 @@ class BasePass(NamedTuple):
             for key, value in self.logging.items()
         }
         return BasePass(self.loss.detach() / passes, self.sample_size // passes, logging)
+
+
+def mean_pass(passes: Sequence[BasePass]) -> BasePass:
+    """What they are on average, each a pass of its own."""
+    total = BasePass(
+        torch.stack([each.loss.detach() for each in passes]).sum(),
+        sum(each.sample_size for each in passes),
+        {key: sum(each.logging[key] for each in passes) for key in passes[0].logging},
+    )
+    return total.mean_of(len(passes))
 
 
 def counted(logits: Tensor, counts: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ def warn_of_equal_passes(model: nn.Module, rates: Sequence[Optional[float]]) -> 
     """
     if not dropout_modules(model) or all(rate == 0 for rate in rates):
         logger.warning(
-            "the model has no dropout, so the %d adversarial passes (--adv-passes) are equal "
-            "and their consistency is 0: give --dropout or --attention-dropout",
+            "the model has no dropout, so the %d passes that are compared are equal and their "
+            "consistency is 0: give --dropout or --attention-dropout",
             len(rates),
         )
 
@@ -103,6 +103,32 @@ class SameMasks:
             yield
         finally:
             _restore(self._end or self._begin, self._device)
+
+
+@contextlib.contextmanager
+def states_at_entry(module: nn.Module, device: torch.device) -> Iterator[List[List[Tensor]]]:
+    """The random state with which each call of ``module`` begins; see :func:`entered_with`."""
+    states: List[List[Tensor]] = []
+    handle = module.register_forward_pre_hook(lambda *_: states.append(_random_state(device)))
+    try:
+        yield states
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def entered_with(
+    module: nn.Module, states: Sequence[List[Tensor]], device: torch.device
+) -> Iterator[None]:
+    """Within the context each call of ``module`` begins with the random state that an earlier one began
+    with, so with its dropout masks; the random stream goes on as without the context."""
+    remaining = list(states)
+    with random_state_kept(device):
+        handle = module.register_forward_pre_hook(lambda *_: _restore(remaining.pop(0), device))
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @contextlib.contextmanager

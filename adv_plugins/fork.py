@@ -15,14 +15,18 @@ from adv_plugins.perturbation import replaced_forward
 from fairseq_compat.errors import UserError
 
 
+def body(model: nn.Module) -> Any:
+    """What a RoBERTa-like fairseq model does below its heads; None if it has no such part."""
+    return getattr(getattr(model, "encoder", None), "sentence_encoder", None)
+
+
 def encoder_layers(model: nn.Module) -> nn.ModuleList:
     """The Transformer layers of a RoBERTa-like fairseq model.
 
     Raises:
         UserError: the model has no such layers.
     """
-    encoder = getattr(model, "encoder", None)
-    layers = getattr(getattr(encoder, "sentence_encoder", None), "layers", None)
+    layers = getattr(body(model), "layers", None)
     if layers is None:
         raise UserError(
             f"the model {type(model).__name__} has no Transformer layers (encoder.sentence_encoder."
@@ -148,10 +152,11 @@ def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def states_up_to(model: nn.Module, tokens: Sequence[Tensor], *, layer: int) -> List[Tensor]:
     """The (T, B, d) hidden states at the output of this layer for each of these (B, T) token ids;
     nothing above it is computed."""
+    encoder = body(model)
     with contextlib.ExitStack() as stack:
         for each in encoder_layers(model)[layer:]:
             stack.enter_context(replaced_forward(each, skip))
         states = stack.enter_context(hidden_states(model, layer=layer))
         for ids in tokens:
-            model.encoder.sentence_encoder(ids)
+            encoder(ids)
     return states

@@ -6,19 +6,30 @@ leave behind (``gradients.py``), the dropout masks (``dropout.py``), and whether
 are one larger batch, one after the other, or one in memory at a time (``sequential.py``).
 """
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
 
-from adv_plugins.base_pass import BasePass
+from adv_plugins.base_pass import BasePass, mean_pass
 from adv_plugins.batch import repeat_sample, source_tokens
 from adv_plugins.divergence import full_precision
-from adv_plugins.dropout import SameMasks, dropout_rate, drops_layers
-from adv_plugins.fork import forked, hidden_states, resumed, states_up_to
+from adv_plugins.dropout import SameMasks, dropout_rate, drops_layers, entered_with, states_at_entry
+from adv_plugins.fork import body, forked, hidden_states, resumed, states_up_to
 from adv_plugins.gradients import KeptGradients, check_one_reduction, frozen
 from adv_plugins.perturbation import (
     Calls,
@@ -69,7 +80,7 @@ class Compared(NamedTuple):
     """Passes and their comparison.
 
     passes: in their order; together, as one, if they were one batch. first: the first one, or the mean
-    of those that were one batch, to log. loss: sum of their losses; parts: of the comparison; value: the
+    of passes that are alike, to log. loss: sum of their losses; parts: of the comparison; value: the
     objective. All three without gradient. term: a scalar whose backward, with the gradients that the
     step keeps, is that of the objective.
     """
@@ -184,21 +195,29 @@ class Step:
             gradients = kept.backward(base.loss if loss is None else loss(base), deltas)
         return _without_graph(base), gradients
 
+    def first_layer(self) -> ContextManager[Tuple[List[Tensor], List[List[Tensor]]]]:
+        """Within the context: the (T, B, d) hidden states at the output of the first layer, and the
+        random states that their dropout masks come from, one entry a call."""
+        return _first_layer(self.module, self._device)
+
     def ascent_below(
         self,
-        layer: int,
         deltas: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        *,
-        same_dropout: bool = False,
+        masks: Optional[Sequence[List[Tensor]]] = None,
     ) -> List[Tensor]:
         """d <gradients, h(x + delta)> / d delta for each call, at least float32, with h the (T, B, d)
-        hidden states at the output of a layer, and nothing above it computed; as :meth:`ascent`."""
+        hidden states at the output of the first layer; nothing above it is computed, and no gradient of
+        the parameters.
+
+        Args:
+            masks: the random states that :meth:`first_layer` caught, for their dropout masks.
+        """
         deltas = [delta.detach().requires_grad_() for delta in deltas]
         kept = self.kept
-        with frozen(self.module), self._masks.replayed() if same_dropout else nullcontext():
-            with self._perturbed(deltas):
-                states = states_up_to(self.module, self.tokens, layer=layer)
+        replayed = entered_with(body(self.module), masks, self._device) if masks else nullcontext()
+        with frozen(self.module), replayed, self._perturbed(deltas):
+            states = states_up_to(self.module, self.tokens, layer=1)
             return kept.backward(delivered(states, gradients), deltas)
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor] = ()) -> List[Tensor]:
@@ -231,7 +250,7 @@ class Step:
         """
         if self.criterion.sequential:
             return self._compare_in_turn(passes, compare, compare_weight, features)
-        if self._are_one_batch(passes) and not features:
+        if self._are_alike(passes) and not features and not drops_layers(self.module):
             return self._compare_joined(passes, compare, compare_weight)
         ran = [
             self._run(each, features=features, last=number == len(passes))
@@ -241,7 +260,7 @@ class Step:
         term = compare_weight * parts.sum() + sum(
             each.weight * one.base.loss for each, one in zip(passes, ran) if each.weight
         )
-        return _compared(ran, parts, term)
+        return _compared(ran, parts, term)._replace(first=self._first(passes, ran))
 
     def _run(self, each: Pass, *, features: bool, last: bool) -> Ran:
         model = self.model if last else self.module
@@ -255,9 +274,10 @@ class Step:
             base = self.criterion.run_base(model, self.sample, write=each.write)
         return Ran(base, (base.logits, *states), inside)
 
-    def _are_one_batch(self, passes: Sequence[Pass]) -> bool:
+    @staticmethod
+    def _are_alike(passes: Sequence[Pass]) -> bool:
         """Whether they differ by their deltas (all have some, or none) and dropout masks alone."""
-        return not drops_layers(self.module) and all(
+        return all(
             (each.deltas is None) == (passes[0].deltas is None)
             and each.dropout is None
             and each.within is None
@@ -265,6 +285,12 @@ class Step:
             and not each.write
             for each in passes
         )
+
+    def _first(self, passes: Sequence[Pass], ran: Sequence[Ran]) -> BasePass:
+        """What to log of passes that were made one by one."""
+        if len(ran) > 1 and self._are_alike(passes):
+            return mean_pass([each.base for each in ran])
+        return ran[0].base
 
     def _compare_joined(self, passes: Sequence[Pass], compare: Compare, weight: float) -> Compared:
         """All passes as one of a larger batch."""
@@ -307,7 +333,7 @@ class Step:
                 again = Ran(_without_graph(again.base), (), again.inside)
             ran.append(again)
         loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
-        return Compared(ran, ran[0].base, loss, parts, value, term)
+        return Compared(ran, self._first(passes, ran), loss, parts, value, term)
 
     def compare_forked(
         self,
@@ -384,6 +410,14 @@ def _run_again(run: Callable[..., Ran], each: Pass, last: bool) -> Ran:
 def _compared(ran: List[Ran], parts: Tensor, term: Tensor) -> Compared:
     loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
     return Compared(ran, ran[0].base, loss, parts.detach(), term.detach(), term)
+
+
+@contextmanager
+def _first_layer(
+    module: nn.Module, device: torch.device
+) -> Iterator[Tuple[List[Tensor], List[List[Tensor]]]]:
+    with hidden_states(module, layer=1) as states, states_at_entry(body(module), device) as masks:
+        yield states, masks
 
 
 def _without_graph(base: BasePass) -> BasePass:

@@ -77,8 +77,11 @@ class RDropCriterion(WithAsa):
 
     def perturbed_forward(self, step: Step) -> Any:
         """Eq. 4 on one batch, halved."""
+        writes = getattr(self.base, "prediction_h", None) is not None  # which one batch cannot do
         compared = step.compare(
-            [Pass(0.5), Pass(0.5)], self._consistency, compare_weight=self.consistency_weight / 2
+            [Pass(0.5, write=writes), Pass(0.5)],
+            self._consistency,
+            compare_weight=self.consistency_weight / 2,
         )
         return step.finish(
             compared.first, compared.term, compared.value, consistency_loss=compared.parts

@@ -1,7 +1,7 @@
 """YOPO, you only propagate once (Zhang et al., NeurIPS 2019), as FreeLB's paper applies it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List
 
 import torch
 from fairseq.criterions import register_criterion
@@ -11,7 +11,7 @@ from adv_plugins.base_pass import BasePass
 from adv_plugins.criterions.ascent import Ascent, AscentConfig
 from adv_plugins.criterions.options import check_range
 from adv_plugins.dropout import drops_layers
-from adv_plugins.fork import encoder_layers, hidden_states
+from adv_plugins.fork import encoder_layers
 from adv_plugins.methods import register_method
 from adv_plugins.perturbation import sentence_norms
 from adv_plugins.step import Step
@@ -82,7 +82,7 @@ class YopoCriterion(Ascent):
         for number in range(1, self.steps + 1):
             last = number == self.steps
             deltas = [delta.detach().requires_grad_(not last) for delta in deltas]
-            with hidden_states(step.module, layer=1) as states:
+            with step.first_layer() as (states, masks):
                 result = step.run(
                     deltas, last=last, same_dropout=self.reuse_dropout_mask, write=number == 1
                 )
@@ -90,11 +90,9 @@ class YopoCriterion(Ascent):
             term = result.loss / self.steps
             if not last:
                 found = step.backward(term, [*deltas, *states])
-                gradients, fixed = found[: len(deltas)], found[len(deltas) :]
-                meters.setdefault(
-                    "embedding_gradient_norm", sentence_norms(gradients).sum() * self.steps
-                )
-                deltas = self._climb(step, deltas, gradients, fixed)
+                norm = sentence_norms(found[: len(deltas)]).sum() * self.steps
+                meters.setdefault("embedding_gradient_norm", norm)
+                deltas = self._climb(step, deltas, found, masks)
         return step.finish(
             results[0],
             term,
@@ -105,11 +103,14 @@ class YopoCriterion(Ascent):
         )
 
     def _climb(
-        self, step: Step, deltas: Sequence[Tensor], gradients: List[Tensor], fixed: Sequence[Tensor]
+        self, step: Step, deltas: List[Tensor], found: List[Tensor], masks: List[List[Tensor]]
     ) -> List[Tensor]:
-        """n ascents; the first along ``gradients``, d loss / d delta."""
+        """n ascents; ``found``: the pass's gradients for the deltas and at the first layer's output."""
+        gradients, fixed = found[: len(deltas)], found[len(deltas) :]
         for inner in range(self.inner_steps):
             if inner:
-                gradients = step.ascent_below(1, deltas, fixed, same_dropout=self.reuse_dropout_mask)
-            deltas = self.ball.ascend(deltas, gradients, step.real, self.step_size / self.inner_steps)
-        return list(deltas)
+                again = masks if self.reuse_dropout_mask else None
+                gradients = step.ascent_below(deltas, fixed, again)
+            size = self.step_size / self.inner_steps
+            deltas = self.ball.ascend(deltas, gradients, step.real, size)
+        return deltas
