@@ -82,7 +82,8 @@ def with_carried_state(original: Callable[..., dict[str, Any]]) -> Callable[...,
 
     def state_dict(self: Any) -> dict[str, Any]:
         state = original(self)
-        if states := getattr(self, "gathered_states", []):
+        states = getattr(self, "gathered_states", [])
+        if any(each is not None for each in states):
             state["extra_state"][KEY] = states
         return state
 

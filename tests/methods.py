@@ -113,6 +113,9 @@ METHODS = [
     Method("r3f", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=2, sequential=3),
     Method("neftune", off=dict(noise_alpha=0.0), meter="perturbation_norm", forwards=1, sequential=1),
     Method("awp", off=dict(awp_gamma=0.0), meter="weight_perturbation", forwards=2, sequential=2),
+    Method(
+        "smart", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=3, sequential=4
+    ),
 ]
 ASA = {"asa_weight": 0.7}  # ASA beside another method
 

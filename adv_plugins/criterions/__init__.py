@@ -13,6 +13,7 @@ from adv_plugins.criterions import (  # noqa: F401
     rat,
     rdrop,
     sentence_prediction,
+    smart,
     token_classification,
     yopo,
 )
