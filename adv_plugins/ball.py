@@ -67,3 +67,31 @@ class Ball(NamedTuple):
         norm = sentence_norms(deltas)[:, None, None]
         shrink = torch.where(norm > self.radius, self.radius / norm.clamp_min(1e-30), 1.0)
         return [delta * shrink for delta in deltas]
+
+
+class Stretch(NamedTuple):
+    """What a :class:`Ball` is not: a sphere for each token, on which an ascent always ends.
+
+    radius: the L-infinity norm of each token's perturbation, over its units.
+    """
+
+    radius: float
+
+    def ascend(
+        self,
+        deltas: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        real: Sequence[Tensor],
+        step_size: float,
+    ) -> List[Tensor]:
+        r"""One step along the gradient as it is, then each token's norm is made the radius.
+
+        .. math:: \delta \leftarrow \epsilon\, (\delta + \eta g) / \|\delta + \eta g\|_\infty
+        """
+        moved = [
+            torch.where(each, delta.detach() + step_size * gradient, 0.0)
+            for delta, gradient, each in zip(deltas, gradients, real)
+        ]
+        return [
+            self.radius * divide_by_norm(each, each.abs().amax(dim=-1, keepdim=True)) for each in moved
+        ]

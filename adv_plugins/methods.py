@@ -21,7 +21,8 @@ class Method:
     name: what the runners call it; criterion: its ``--criterion``; title: in words; paper: authors,
     place and year; address: of the authors' code or, where there is none, of the paper; summary: what an
     update does; passes: what it costs, in passes of plain fine-tuning; flags: its options in a recipe of
-    a task for which no table has a row; adversaries: whether the architecture needs ASA's.
+    a task for which no table has a row; adversaries: whether the architecture needs ASA's; replays: its
+    option that says how many updates each batch gets, one after the other (none: one).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Method:
     passes: str
     flags: str = ""
     adversaries: bool = False
+    replays: str = ""
 
     @property
     def options(self) -> Any:

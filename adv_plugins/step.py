@@ -387,6 +387,58 @@ class Step:
         loss = clean.loss.detach()
         return Compared([Ran(clean, (), None)], clean, loss, parts, loss + weight * parts, term)
 
+    def compare_from_clean(
+        self,
+        deltas: Callable[[Tensor], Sequence[Tensor]],
+        compare: Callable[[Tensor, Tensor], Tensor],
+        *,
+        compare_weights: Sequence[float],
+    ) -> Compared:
+        r"""A clean pass, and one on a perturbation that is found from the clean one's prediction.
+
+        .. math:: L = CE_1 + \sum_i c_i D_i(o_2, o_1)
+
+        Args:
+            deltas: makes of the clean logits what to add to the word embeddings, (B, T, d) for each call
+                of the model; it may run passes of its own.
+            compare: makes (P,) parts of the perturbed and the clean logits. compare_weights: theirs.
+        """
+
+        def weighed(parts: Tensor) -> Tensor:
+            return torch.stack([w * part for w, part in zip(compare_weights, parts.unbind())]).sum()
+
+        if self.criterion.sequential:
+            return self._compare_from_clean_in_turn(deltas, compare, weighed)
+        clean = self.criterion.run_base(self.module, self.sample, write=True)
+        perturbed = self._run(Pass(deltas=deltas(clean.logits.detach())), features=False, last=True).base
+        parts = compare(perturbed.logits, clean.logits)
+        return _compared([Ran(clean, (), None)], parts, clean.loss + weighed(parts))
+
+    def _compare_from_clean_in_turn(
+        self,
+        deltas: Callable[[Tensor], Sequence[Tensor]],
+        compare: Callable[[Tensor, Tensor], Tensor],
+        weighed: Callable[[Tensor], Tensor],
+    ) -> Compared:
+        """The same with one pass in memory: the clean one's values, then the others, then it again."""
+
+        def run(differentiated: bool) -> BasePass:
+            model = self.model if differentiated else self.module
+            return self.criterion.run_base(model, self.sample, write=differentiated)
+
+        postponed = Postponed(run, self._device)
+        logits = leaf(postponed.values.logits)
+        found = deltas(logits.detach())
+        perturbed = self._run(Pass(deltas=found), features=False, last=False).base
+        parts = compare(perturbed.logits, logits)
+        (gradient,) = self.backward(weighed(parts), [logits])
+        parts = parts.detach()
+        del perturbed
+        clean = postponed.again(True)
+        loss = clean.loss.detach()
+        term = clean.loss + delivered([clean.logits], [gradient])
+        return Compared([Ran(clean, (), None)], clean, loss, parts, loss + weighed(parts), term)
+
     def finish(self, first: BasePass, term: Tensor, value: Tensor, **meters: Tensor) -> Any:
         """What a criterion returns: fairseq's triple (loss, sample size, logging output).
 

@@ -69,6 +69,32 @@ def allow_namespaces_in_checkpoints() -> None:
         torch.serialization.add_safe_globals([argparse.Namespace])
 
 
+def read_what_workers_send() -> None:
+    """Several workers can start from a checkpoint with torch >= 2.6 (no issue upstream).
+
+    The first one reads the file, weights only, and sends the others what it has made of it, in which
+    torch then refuses fairseq's and omegaconf's own classes. A worker of the same training is no file
+    from somewhere: what it sends is read as it is.
+    """
+    from fairseq.distributed import utils
+
+    original = utils._broadcast_object_slow
+    if hasattr(original, "original"):
+        return
+
+    def broadcast_object_slow(obj: Any, src_rank: int, group: Any, dist_device: Any) -> Any:
+        import torch.distributed
+
+        if isinstance(group, tuple):  # of TPUs
+            return original(obj, src_rank, group, dist_device)
+        sent = [obj]
+        torch.distributed.broadcast_object_list(sent, src=src_rank, group=group, device=dist_device)
+        return sent[0]
+
+    broadcast_object_slow.original = original  # type: ignore[attr-defined]
+    utils._broadcast_object_slow = broadcast_object_slow
+
+
 def restore_numpy_long() -> None:
     """numpy >= 2 has no `np.compat`; fairseq asks it for `long` (no issue upstream).
 
@@ -170,6 +196,7 @@ FIXES: dict[str, tuple[Callable[[], None], ...]] = {
         restore_numpy_long,
         copy_files_whole,
     ),
+    "fairseq.trainer": (read_what_workers_send,),
     "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
     "fairseq_cli.hydra_train": (read_user_dir_first,),
 }

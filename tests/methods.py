@@ -15,7 +15,9 @@ class Method(NamedTuple):
     name: what the runners call it; off: options under which it changes nothing; on: options with which
     it runs on a model of two layers; alone: options under which a sentence's perturbation does not
     depend on the rest of its batch; flags: of a training; meter: what it logs in every update; forwards:
-    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory.
+    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory;
+    replays: updates that a batch gets without more options; sometimes: meters that it only has with
+    further options.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Method(NamedTuple):
     on: dict[str, Any] = {}
     alone: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
+    replays: int = 1
+    sometimes: frozenset[str] | set[str] = frozenset()
 
     def __repr__(self) -> str:
         return self.name
@@ -96,11 +100,30 @@ METHODS = [
         sequential=3,
     ),
     Method(
+        "freeat",
+        off=dict(adv_eps=0.0),
+        alone=dict(adv_init_eps=0.0),
+        flags=("--adv-steps", "2"),
+        meter="perturbation_norm",
+        forwards=1,
+        sequential=1,
+        replays=3,
+    ),
+    Method(
         "rdrop", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=1, sequential=3
     ),
     Method("r3f", off=dict(consistency_weight=0.0), meter="consistency_loss", forwards=2, sequential=3),
     Method("neftune", off=dict(noise_alpha=0.0), meter="perturbation_norm", forwards=1, sequential=1),
     Method("awp", off=dict(awp_gamma=0.0), meter="weight_perturbation", forwards=2, sequential=2),
+    Method(
+        "smart",
+        off=dict(consistency_weight=0.0, bregman_weight=0.0),
+        alone=dict(bregman_weight=0.5, adv_init_eps=0.3, adv_eps=0.4, adv_step_size=0.2),
+        meter="consistency_loss",
+        sometimes={"bregman_loss"},
+        forwards=3,
+        sequential=4,
+    ),
 ]
 ASA = {"asa_weight": 0.7}  # ASA beside another method
 

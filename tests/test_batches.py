@@ -10,6 +10,7 @@ from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrappe
 import adv_plugins.models.asa_roberta as asa_roberta
 import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
+from adv_plugins.noise import DISTRIBUTIONS
 from conftest import use_float64
 from methods import ASA, METHODS, variants
 from processes import run_two_workers
@@ -25,12 +26,19 @@ def make(method, kind, monkeypatch, **options):
         wave = torch.arange(size, dtype=hidden.dtype, device=hidden.device).cos()
         return wave.view(hidden.size(0), 1, -1) * real.transpose(0, 1)
 
+    def embedding_noise(empty):
+        return torch.arange(empty[0].numel(), dtype=empty.dtype).cos().view_as(empty[0]).expand_as(empty)
+
     if method.name == "rapt":
         monkeypatch.setattr(criterion, "noise", noise)
+    for name in DISTRIBUTIONS:
+        monkeypatch.setitem(DISTRIBUTIONS, name, embedding_noise)
     model = tiny.model(kind, AsaRobertaModel)
     with torch.no_grad():
         for attention in asa_roberta.adversaries(model):
             attention.adversary.query.bias.normal_(std=0.5)
+    if method.name == "neftune":
+        monkeypatch.setattr(torch.Tensor, "uniform_", lambda empty, low, high: embedding_noise(empty))
     return criterion, model
 
 

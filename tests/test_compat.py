@@ -14,8 +14,12 @@ from typing import Any
 import numpy
 import pytest
 import torch
+import torch.distributed as dist
+from fairseq import distributed_utils
+from omegaconf import OmegaConf
 
 import fairseq_compat
+from processes import run_two_workers
 
 refuses_unhashable_defaults = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="Python before 3.11 looks at lists, dicts and sets only"
@@ -235,3 +239,16 @@ def test_right_versions_are_accepted(torch_version, monkeypatch):
 
 def test_this_environment_is_accepted():
     fairseq_compat.check_versions()
+
+
+def receive(rank, port):
+    """What one of two workers has when the first has sent a checkpoint's content."""
+    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
+    content = {"cfg": OmegaConf.create({"seed": 3}), "weights": torch.arange(3.0), "args": None}
+    content = distributed_utils.broadcast_object(content if rank == 0 else None, 0, dist.group.WORLD)
+    dist.destroy_process_group()
+    return type(content["cfg"]).__name__, content["cfg"].seed, content["weights"].tolist()
+
+
+def test_a_worker_reads_what_another_one_has_made_of_a_checkpoint():
+    assert run_two_workers(receive) == [("DictConfig", 3, [0, 1, 2])] * 2

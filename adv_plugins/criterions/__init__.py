@@ -4,6 +4,7 @@ from adv_plugins.criterions import (  # noqa: F401
     asa,
     awp,
     fgm,
+    free_at,
     freelb,
     neftune,
     pgd,
@@ -12,6 +13,7 @@ from adv_plugins.criterions import (  # noqa: F401
     rat,
     rdrop,
     sentence_prediction,
+    smart,
     token_classification,
     yopo,
 )

@@ -14,11 +14,11 @@ from adv_plugins.step import Step
 
 
 @dataclass
-class AscentConfig(AsaAdditionConfig):
-    """Options of an ascent, in the order of its algorithm."""
+class BallConfig(AsaAdditionConfig):
+    """Options of a perturbation that climbs in a ball, in the order of its algorithm."""
 
     adv_steps: int = field(
-        default=3, metadata={"help": "number K of forward and backward passes in an update"}
+        default=3, metadata={"help": "number K of forward and backward passes of a batch"}
     )
     adv_step_size: float = field(
         default=0.1, metadata={"help": "size alpha of an ascent step, of a normalised gradient"}
@@ -31,6 +31,12 @@ class AscentConfig(AsaAdditionConfig):
     adv_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
         default="l2", metadata={"help": "norm of the ball and of the gradient"}
     )
+
+
+@dataclass
+class AscentConfig(BallConfig):
+    """Options of an ascent within an update."""
+
     adv_start_update: int = field(
         default=0, metadata={"help": "plain fine-tuning before this many updates"}
     )
@@ -40,8 +46,8 @@ class AscentConfig(AsaAdditionConfig):
     )
 
 
-class Ascent(WithAsa):
-    r"""Base class: for each sentence a perturbation that climbs in K passes.
+class InBall(WithAsa):
+    r"""Base class: for each sentence a perturbation that climbs and stays in a ball.
 
     .. math::
         \delta_0 = \epsilon_0\, U(-1, 1) / \sqrt{n d}, \qquad
@@ -55,14 +61,12 @@ class Ascent(WithAsa):
             batch) a model without word embeddings.
     """
 
-    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
-    LOSS_METERS = ("objective", "adv_loss")
-    MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
+    ADVICE_ON_NAN = ", or a smaller --adv-eps"
 
-    def __init__(self, cfg: AscentConfig, task: Any) -> None:
+    def __init__(self, cfg: BallConfig, task: Any) -> None:
         super().__init__(cfg, task)
         check_range(cfg, "adv_steps", at_least=1)
-        check_range(cfg, "adv_step_size", "adv_eps", "adv_start_update", at_least=0)
+        check_range(cfg, "adv_step_size", "adv_eps", at_least=0)
         self.steps = cfg.adv_steps
         self.step_size = cfg.adv_step_size
         self.ball = Ball(str(cfg.adv_norm), cfg.adv_eps)
@@ -70,12 +74,6 @@ class Ascent(WithAsa):
         if cfg.adv_init_eps is not None:
             check_range(cfg, "adv_init_eps", at_least=0)
             self.init_eps = cfg.adv_init_eps
-        self.reuse_dropout_mask = not cfg.no_reuse_dropout_mask
-        self.start_update = cfg.adv_start_update
-
-    def is_active(self) -> bool:
-        """Plain fine-tuning before ``--adv-start-update``."""
-        return self.update_number >= self.start_update
 
     def check_model(self, model: nn.Module) -> None:
         """It needs word embeddings."""
@@ -86,3 +84,25 @@ class Ascent(WithAsa):
         """delta_0, (B, T, d) for each call of the model."""
         table = step.embedding.weight
         return self.ball.start(step.real, table.size(1), table.dtype, self.init_eps)
+
+
+class Ascent(InBall):
+    """Base class: it climbs within an update, in K passes.
+
+    Raises:
+        UserError: as :class:`InBall`.
+    """
+
+    ADVICE_ON_NAN = ", or a smaller --adv-eps, or a later --adv-start-update"
+    LOSS_METERS = ("objective", "adv_loss")
+    MEAN_METERS = ("perturbation_norm", "embedding_gradient_norm")
+
+    def __init__(self, cfg: AscentConfig, task: Any) -> None:
+        super().__init__(cfg, task)
+        check_range(cfg, "adv_start_update", at_least=0)
+        self.reuse_dropout_mask = not cfg.no_reuse_dropout_mask
+        self.start_update = cfg.adv_start_update
+
+    def is_active(self) -> bool:
+        """Plain fine-tuning before ``--adv-start-update``."""
+        return self.update_number >= self.start_update
