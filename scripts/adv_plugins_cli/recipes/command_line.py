@@ -121,7 +121,7 @@ def parse_command(line: Sequence[str]) -> argparse.Namespace:
     from fairseq import options
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(f"fairseq-train: {message} (of {' '.join(line)})")
+        raise UserError(f"fairseq-train: {message}")
 
     parser = options.get_training_parser()
     parser.error = refuse

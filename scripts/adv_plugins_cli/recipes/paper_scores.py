@@ -75,13 +75,17 @@ class ColumnRuns(TaskRuns):
         self.data = self.training_rows(None if wanted == self.total else wanted)
         self.trained_on = wanted
         self.by_row = {row.name: [self.run_of(row, seed) for seed in arguments.seeds] for row in rows}
-        for own in self.by_row.values():
-            check_command(own[0].command)
+        for name, own in self.by_row.items():
+            try:
+                check_command(own[0].command)
+            except UserError as error:
+                raise UserError(f"{table.id}: the row {name!r}: {error}") from error
 
     def run_of(self, row: Row, seed: int) -> runs.Run:
         """A row's training."""
         recipe = self.fitted(paper_tables.recipe_of(row, self.task, self.arguments.user_dir))
-        name = re.sub(r"[^\w.]+", "-", f"{row.method} {row.recipe} {row.flags}").strip("-")
+        settings = "" if row.recipe == row.method else f"as {row.recipe}"
+        name = re.sub(r"[^\w.]+", "-", f"{row.method} {settings} {row.flags}").strip("-")
         share = "" if self.column.share == 100 else f"{self.column.share}-percent/"
         facts = {"lr": recipe.lr, "flags": recipe.flags, "recipe": recipe.source}
         return self.make_run(f"{share}{name}/seed{seed}", recipe, seed, self.data, facts)

@@ -2,10 +2,10 @@
 
 A row of one is a training: a method (``-``: published only, nothing is run), whose recipe's settings it
 has (``recipe``: where they are another method's), the options that it changes of them, the paper's
-encoder, and the architecture where the model is not the given encoder. A column is ``TASK=METERS``: meters
-of the validation, ``/`` between several scores, ``+`` between those that the paper averages, ``valid1:``
-for the second validation set; ``TASK@10%`` is a tenth of the training set; ``x3`` a number of runs. A
-cell is ``SCORES (SPREAD) xRUNS``, ``-`` where the paper (or the text that was copied) has none.
+encoder, and the architecture where the model is not the given one. A column is ``TASK=METERS``: those
+of the validation, ``/`` between several scores, ``+`` between those that the paper averages,
+``valid1:`` for the second validation set; ``TASK@10%`` is a tenth of the training set; ``x3`` a number
+of runs. A cell is ``SCORES (SPREAD) xRUNS``, ``-`` where the paper (or its copied text) has none.
 """
 
 from __future__ import annotations

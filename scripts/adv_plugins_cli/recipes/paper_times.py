@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import platform
 import shlex
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,7 +40,6 @@ def run(table: PaperTable, rows: Sequence[Row], arguments: argparse.Namespace) -
     Raises:
         UserError: a row is no option of its method, or does not fit into the memory.
     """
-    warnings.simplefilter("ignore")  # fairseq and hydra give them by the dozen
     named = [int(column.name) for column in table.columns if column.name.isdigit()]
     lengths = arguments.lengths or named or [LENGTH]
     batch, repeats = arguments.batch or BATCH, arguments.repeats or REPEATS
@@ -47,13 +48,16 @@ def run(table: PaperTable, rows: Sequence[Row], arguments: argparse.Namespace) -
     start = recipes.Start.of(arguments.checkpoint, arguments.arch)
     words = dictionary_of(arguments)
     trainers: dict[Any, Any] = {}
-    updates = {row.name: updates_of(row, start, words, trainers, arguments) for row in rows}
     blocks = []
-    for length in lengths:
-        check_length(length, updates[rows[0].name])
-        seconds = measure(updates, make_sample(batch, length, len(words)), repeats)
-        blocks.append({"length": length, "rows": [numbers(plain, row, length, seconds) for row in rows]})
-        print(text(blocks[-1]), flush=True)
+    with quiet():
+        updates = {row.name: updates_of(row, start, words, trainers, arguments) for row in rows}
+        for length in lengths:
+            check_length(length, updates[plain.name])
+        for length in lengths:
+            seconds = measure(updates, make_sample(batch, length, len(words)), repeats)
+            own = [numbers(plain, row, length, seconds) for row in rows]
+            blocks.append({"length": length, "rows": own})
+            print(text(blocks[-1]), flush=True)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     differs = [
         f"encoder: {start}, theirs: {rows[0].encoder}",
@@ -73,6 +77,18 @@ def run(table: PaperTable, rows: Sequence[Row], arguments: argparse.Namespace) -
             },
         )
     print(f"What differs: {'; '.join(differs)}.\n{arguments.out_dir / SUMMARY}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what fairseq and hydra say by the dozen as models are built."""
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def dictionary_of(arguments: argparse.Namespace) -> Any:
@@ -111,7 +127,10 @@ def updates_of(
         *(() if torch.cuda.is_available() else ("--cpu",)),
         *arguments.extra,
     ]
-    cfg = convert_namespace_to_omegaconf(parse_command(line))
+    try:
+        cfg = convert_namespace_to_omegaconf(parse_command(line))
+    except UserError as error:
+        raise UserError(f"the row {row.name!r}: {error}") from error
     new = tuple(model) not in trainers
     made = Updates(cfg, words, trainers, tuple(model))
     if new and start.checkpoint is not None:
