@@ -1,20 +1,22 @@
 """The papers' tables: their numbers, what is run of them, and what is refused."""
 
+import dataclasses
 import json
 import os
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import training
+from adv_plugins.methods import METHODS
 from adv_plugins_cli import paper
 from adv_plugins_cli.recipes import paper_scores, paper_tables, paper_times, recipes, run_folder, runs
 from adv_plugins_cli.recipes.methods import PLAIN
 from adv_plugins_cli.recipes.paper_tables import Cell, Column, Row
-from methods import METHODS
 
 ROOT = training.ROOT
 PAPERS = Path(os.environ.get("ADV_PLUGINS_TEST_DATA", ROOT / "data")).parent / "papers"
@@ -134,10 +136,8 @@ def test_a_row_has_the_recipe_that_it_names():
     assert paper_tables.recipe_of(row("freelb"), "MRPC") == own
     masks = paper_tables.recipe_of(row("freelb", flags="--no-reuse-dropout-mask"), "MRPC")
     assert masks.flags == f"{own.flags} --no-reuse-dropout-mask" and masks.lr == own.lr
-    divided = paper_tables.recipe_of(
-        row("freelb", flags="--adv-step-size {--adv-step-size / 2}"), "MRPC"
-    )
-    assert divided.flags.endswith("--adv-step-size 0.02")
+    larger = paper_tables.recipe_of(row("freelb", flags="--adv-step-size {--adv-step-size * 2}"), "MRPC")
+    assert larger.flags.endswith("--adv-step-size 0.08")
 
     # plain fine-tuning as ASA's: its learning rate, batch, epochs and lengths, nothing of its adversary
     asa, plain = recipes.get_recipe("QQP", "asa"), paper_tables.recipe_of(row(PLAIN, "asa"), "QQP")
@@ -160,9 +160,10 @@ def test_a_row_has_the_recipe_that_it_names():
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.id)
 def test_rows_of_registered_methods_have_options_that_their_criterions_have(table, monkeypatch):
-    methods = {PLAIN, *(method.name for method in METHODS)}
+    methods = {PLAIN, *METHODS}
+    naive = "asa_masking" in {field.name for field in dataclasses.fields(METHODS["asa"].options)}
     for each in table.rows:
-        if each.method not in methods or "--asa-masking" in each.flags:
+        if each.method not in methods or ("--asa-masking" in each.flags and not naive):
             continue
         for column in table.columns:
             if column.task is None or (each.recipe not in methods):
@@ -276,6 +277,26 @@ def test_shares_of_the_training_set(data, tmp_path, monkeypatch):
     counts = {str(folder): recipes.count_rows(Path(place)) for folder, place in folders.items()}
     assert counts["IMDB/10-percent/plain"] == 2 and counts["IMDB/50-percent/rat"] == 10
     assert counts["IMDB/rat"] == 20
+
+
+def test_updates_are_those_of_the_rows_and_of_what_a_batch_gets(data, tmp_path, monkeypatch):
+    own = ["--tasks", "CoLA", "--rows", "FreeLB-3", "--seeds", "1"]
+
+    def updates(*more):
+        waiting = []
+        monkeypatch.setattr(paper_scores, "execute", lambda every, *_: waiting.extend(every))
+        paper.main(request(tmp_path, "freelb-table4", *own, *more))
+        options = run_folder.options(waiting[0].command)
+        return options["--total-num-update"], options["--warmup-updates"], options["--max-epoch"]
+
+    assert updates() == ("5536", "320", "10"), "the recipe's own"
+    # 16 rows, batches of 8, 2 an update: 1 update an epoch, and 320 / 5536 of 10 of them
+    assert updates("--train-rows", "16") == ("10", "1", "10")
+    assert updates("--epochs", "30") == ("60", "4", "30")
+    replayed = {"freelb": SimpleNamespace(replays="adv_steps")}
+    monkeypatch.setattr(paper_scores, "load_methods", lambda _: replayed)
+    assert updates() == (str(4 * 5536), "1280", "10")
+    assert updates("--train-rows", "16") == ("40", "3", "10")
 
 
 def test_an_average_is_one_of_all_columns():

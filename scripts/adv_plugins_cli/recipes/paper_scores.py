@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import math
 import re
+import shlex
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.recipes import comparison_table, paper_tables, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import check_command, show
+from adv_plugins_cli.recipes.methods import load_methods
 from adv_plugins_cli.recipes.paper_tables import Column, PaperTable, Row, aligned
 from adv_plugins_cli.recipes.task_runs import TaskRuns, execute, share_cores
 from fairseq_compat import files
@@ -91,23 +93,31 @@ class ColumnRuns(TaskRuns):
         return self.make_run(f"{share}{name}/seed{seed}", recipe, seed, self.data, facts)
 
     def fitted(self, recipe: recipes.Recipe) -> recipes.Recipe:
-        """The recipe on fewer rows, or with other epochs: its number of updates is of the whole."""
+        """The recipe with what was asked for instead, and the number of updates that goes with it."""
         arguments = self.arguments
         recipe = dataclasses.replace(
             recipe,
             lr=arguments.lr or recipe.lr,
             epochs=str(arguments.epochs or recipe.epochs),
         )
-        whole = self.trained_on == self.total and arguments.epochs is None
-        if whole and recipe.updates != "-":
+        options = run_folder.options(["", *shlex.split(recipe.flags)])
+        times = self.updates_of_a_batch(recipe.method, options)
+        whole = self.trained_on == self.total and arguments.epochs is None and recipe.updates != "-"
+        if whole and times == 1:
             return recipe
-        options = run_folder.options(["", *recipe.flags.split()])
         batch = int(recipe.batch) * int(options.get("--update-freq", "1"))
         updates = math.ceil(self.trained_on / batch) * int(recipe.epochs)
         warmup = recipe.warmup
         if "." not in warmup:
             warmup = f"{int(warmup) / int(recipe.updates):.4f}"
+        updates = (int(recipe.updates) if whole else updates) * times
         return dataclasses.replace(recipe, updates=str(updates), warmup=warmup)
+
+    def updates_of_a_batch(self, method: str, options: Mapping[str, str]) -> int:
+        """How often a method trains on each batch, one time after the other: FreeAT K times."""
+        facts = load_methods(self.arguments.user_dir).get(method)
+        option = getattr(facts, "replays", "")
+        return int(options["--" + option.replace("_", "-")]) if option else 1
 
     def all_runs(self) -> list[runs.Run]:
         """Each once; seeds outside, so that an early stop leaves whole seeds."""
@@ -195,11 +205,10 @@ def own_text(own: Mapping[str, Any] | None) -> str:
 def side_by_side(summary: Mapping[str, Any]) -> str:
     """Published and own numbers, a block a column, and what differs."""
     blocks = []
-    seeds = len(summary["seeds"])
+    count = len(summary["seeds"])
+    seeds = "1 seed" if count == 1 else f"{count} seeds"
     for column in summary["columns"]:
-        head = (
-            f"{column['column']}, {column['metric']}; own: {summary['own_statistic']} of {seeds} seeds"
-        )
+        head = f"{column['column']}, {column['metric']}; own: {summary['own_statistic']} of {seeds}"
         lines = [["", "encoder", "published", "own", "p"]]
         for row in column["rows"]:
             own = row.get("own")

@@ -27,7 +27,7 @@ NOTHING = "-"
 AVERAGE = "Avg"
 CELL = re.compile(r"([\d.]+(?:/[\d.]+)*)(?: \(([\d.]+)\))?(?: x(\d+))?")
 COLUMN = re.compile(r"(?P<task>[\w-]+)(?:@(?P<share>\d+)%)?=(?P<meters>\S+)(?: x(?P<runs>\d+))?")
-QUOTIENT = re.compile(r"\{(--[\w-]+) / (\d+)\}")  # in a row's flags: an option of the recipe, divided
+PRODUCT = re.compile(r"\{(--[\w-]+) \* (\d+)\}")  # in a row's flags: an option of the recipe, times n
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def recipe_of(row: Row, task: str, user_dir: Path | None = None) -> Recipe:
     assert row.method is not None
     own = recipes.get_recipe(task, row.method, user_dir)
     if row.recipe == row.method:
-        return replace(own, flags=f"{own.flags} {_divided(row.flags, own.flags)}".strip())
+        return replace(own, flags=f"{own.flags} {_computed(row.flags, own.flags)}".strip())
     base = recipes.get_recipe(task, row.recipe, user_dir)
     mine, theirs = _method_options(row.method, user_dir), _method_options(row.recipe, user_dir)
     flags = {key: value for key, value in _parsed(own.flags).items() if key in mine}
@@ -232,7 +232,7 @@ def recipe_of(row: Row, task: str, user_dir: Path | None = None) -> Recipe:
         own,
         **{name: getattr(base, name) for name in ("lr", "batch", "epochs", "updates", "warmup")},
         source=f"{base.source} ({row.recipe})",
-        flags=f"{text} {_divided(row.flags, base.flags)}".strip(),
+        flags=f"{text} {_computed(row.flags, base.flags)}".strip(),
     )
 
 
@@ -241,10 +241,10 @@ def _parsed(flags: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if name.startswith("--")}
 
 
-def _divided(flags: str, recipe_flags: str) -> str:
-    """The row's flags with ``{--option / n}`` computed from the recipe's value."""
+def _computed(flags: str, recipe_flags: str) -> str:
+    """The row's flags with ``{--option * n}`` computed from the recipe's value."""
     known = _parsed(recipe_flags)
-    return QUOTIENT.sub(lambda match: f"{float(known[match[1]]) / int(match[2]):.6g}", flags)
+    return PRODUCT.sub(lambda match: f"{float(known[match[1]]) * int(match[2]):.6g}", flags)
 
 
 def _method_options(method: str, user_dir: Path | None) -> set[str]:
