@@ -254,39 +254,52 @@ def test_it_runs_the_rows_and_goes_on_where_it_stopped(data, tmp_path, capsys):
         paper.main([*arguments, "--dropout", "0.3"])
 
 
+def fail(run):
+    run.save_dir.mkdir(parents=True)
+    (run.save_dir / runs.FAILURE).write_text('{"reason": "exit code 7"}')
+
+
 def test_rows_that_differ_in_the_encoder_share_their_runs(data, tmp_path, monkeypatch, capsys):
     waiting = []
-    monkeypatch.setattr(paper_scores, "execute", lambda every, *_: waiting.extend(every))
+
+    def execute(every, *_):
+        waiting.extend(every)
+        for run in every:
+            fail(run)
+
+    monkeypatch.setattr(paper_scores, "execute", execute)
     assert (
         paper.main(request(tmp_path, "rat-table1", "--tasks", "RTE", "CoLA", "--seeds", "1", "2")) == 1
     )
     assert len(waiting) == 2 * 2 * 2, "two methods, tasks and seeds, for six rows"
     shown = capsys.readouterr().out
     assert shown.count("FAILED: seeds 1 2") == 12
+    assert "8 of 8 runs FAILED, the first: exit code 7; see " in shown
     assert "theirs: BERT-base and RoBERTa-base and ALBERT-base" in shown
 
 
-def test_shares_of_the_training_set(data, tmp_path, monkeypatch):
+def test_shares_of_the_training_set(data, tmp_path, capsys):
     training.write_data(tmp_path / "bin" / "IMDB-bin", "classification", sizes=(40, 6))
-    waiting = []
-    monkeypatch.setattr(paper_scores, "execute", lambda every, *_: waiting.extend(every))
     own = ["--rows", "BERT-base", "BERT-base + R-AT", "--seeds", "1", "--train-rows", "20"]
-    paper.main(request(tmp_path, "rat-figure2", *own))
-    folders = {run.save_dir.parent.relative_to(tmp_path / "out"): run.command[1] for run in waiting}
-    assert len(folders) == 8
-    counts = {str(folder): recipes.count_rows(Path(place)) for folder, place in folders.items()}
+    assert paper.main(request(tmp_path, "rat-figure2", *own, "--print-only")) == 0
+    counts = {}
+    for line in capsys.readouterr().out.splitlines():
+        command = shlex.split(line)
+        folder = Path(run_folder.options(command)["--save-dir"]).relative_to(tmp_path / "out")
+        counts[str(folder.parent)] = recipes.count_rows(Path(command[1]))
+    assert len(counts) == 8
     assert counts["IMDB/10-percent/plain"] == 2 and counts["IMDB/50-percent/rat"] == 10
     assert counts["IMDB/rat"] == 20
 
 
-def test_updates_are_those_of_the_rows_and_of_what_a_batch_gets(data, tmp_path, monkeypatch):
+def test_updates_are_those_of_the_rows_and_of_what_a_batch_gets(data, tmp_path, monkeypatch, capsys):
     own = ["--tasks", "CoLA", "--rows", "FreeLB-3", "--seeds", "1"]
 
     def updates(*more):
-        waiting = []
-        monkeypatch.setattr(paper_scores, "execute", lambda every, *_: waiting.extend(every))
-        paper.main(request(tmp_path, "freelb-table4", *own, *more))
-        options = run_folder.options(waiting[0].command)
+        arguments = request(tmp_path, "freelb-table4", *own, *more, "--print-only")
+        capsys.readouterr()
+        assert paper.main(arguments) == 0
+        options = run_folder.options(shlex.split(capsys.readouterr().out))
         return options["--total-num-update"], options["--warmup-updates"], options["--max-epoch"]
 
     assert updates() == ("5536", "320", "10"), "the recipe's own"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adv_plugins_cli.command import UserError
+from adv_plugins_cli.command import UserError, read_json
 from adv_plugins_cli.recipes import comparison_table, paper_tables, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import check_command, show
 from adv_plugins_cli.recipes.methods import load_methods
@@ -55,7 +55,11 @@ def run(table: PaperTable, rows: Sequence[Row], arguments: argparse.Namespace) -
         files.write_json(arguments.out_dir / SUMMARY, summary)
     print(f"\n{table.paper}, {table.place}: {table.how_published()}\n\n{side_by_side(summary)}")
     print(f"{arguments.out_dir / SUMMARY}; every run's JSON is beside it")
-    return int(any(row.get("own", {}).get("failed") for column in summaries for row in column["rows"]))
+    failed = [each for each in every if runs.read_result(each) is None]
+    if failed:
+        reason = read_json(failed[0].save_dir / runs.FAILURE)["reason"]
+        print(f"{len(failed)} of {len(every)} runs FAILED, the first: {reason}; see {failed[0].log}")
+    return int(bool(failed))
 
 
 class ColumnRuns(TaskRuns):
