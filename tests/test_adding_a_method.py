@@ -63,12 +63,12 @@ def test_its_proof_holds_and_fails_for_another_factor(folder, right):
 def test_the_runners_know_its_name(folder):
     """Its recipe is plain fine-tuning's with the options that it registered, and they say so."""
     training.write_data(folder / "data-bin" / "RTE-bin", "classification")
-    request = "finetune RTE rdrop --user-dir my_methods --from-scratch --arch roberta --print-only"
+    request = "finetune RTE my_rdrop --user-dir my_methods --from-scratch --arch roberta --print-only"
     done = run([sys.executable, "-m", "adv_plugins_cli", *request.split()], folder)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-2000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("fairseq-train ")]
-    assert "--criterion rdrop_criterion" in line and "--rdrop-weight 0.5" in line
+    assert "--criterion my_rdrop_criterion" in line and "--rdrop-weight 0.5" in line
     assert re.search(r"--user-dir \S*my_methods ", line)
     assert "plain" in said.replace(line, "")
 

@@ -183,7 +183,7 @@ def test_commands_that_can_be_pasted_parse(cli, monkeypatch, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_tasks_and_methods_of_commands_exist(name):
-    methods = {"plain", "rdrop", *METHODS}  # rdrop: see test_adding_a_method.py
+    methods = {"plain", "my_rdrop", *METHODS}  # my_rdrop: see test_adding_a_method.py
     for words in block_commands(PAGES[name]):
         program, *rest = words
         if program.startswith("examples/tasks/"):
@@ -301,8 +301,10 @@ def test_both_tables_of_methods_are_those_that_are_registered():
 
 def documented(heading):
     """Option -> (choices, default) of a table of options."""
-    found = {}
-    for option, default, _ in rows(section(PAGES["docs/methods.md"], heading)):
+    text = section(PAGES["docs/methods.md"], heading)
+    same = re.search(r"^Options as for `(\w+)`", text, flags=re.M)
+    found = documented(f"### `{same[1]}`") if same else {}
+    for option, default, _ in rows(text):
         if option.startswith("`--"):
             flag, _, choices = option.strip("`").partition(" ")
             found[flag] = (choices, default.strip("`"))

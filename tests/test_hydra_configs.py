@@ -32,6 +32,13 @@ METERS = {
     "freelb": ("FreeLBCriterion", "adv_loss"),
     "rapt": ("RaptCriterion", "noise_layer"),
     "asa": ("AsaCriterion", "masked_layer2"),
+    "fgm": ("FgmCriterion", "adv_loss"),
+    "pgd": ("PgdCriterion", "adv_loss"),
+    "yopo": ("YopoCriterion", "adv_loss"),
+    "rdrop": ("RDropCriterion", "consistency_loss"),
+    "r3f": ("R3fCriterion", "consistency_loss"),
+    "neftune": ("NeftuneCriterion", "perturbation_norm"),
+    "awp": ("AwpCriterion", "weight_perturbation"),
 }
 
 

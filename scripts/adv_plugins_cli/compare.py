@@ -36,7 +36,7 @@ from adv_plugins_cli.recipes.command_line import (
     show,
     split_at_dashes,
 )
-from adv_plugins_cli.recipes.methods import PLAIN, load_methods
+from adv_plugins_cli.recipes.methods import CORE, PLAIN, load_methods
 from fairseq_compat import files
 
 SEARCH_SEED = 1000  # none of the comparison's
@@ -54,7 +54,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_data_options(parser)
     parser.add_argument("--out-dir", type=Path, default=Path("comparison"), help="(%(default)s)")
     parser.add_argument(
-        "--methods", nargs="+", default=None, metavar="METHOD", help="plain among them (default: all)"
+        "--methods",
+        nargs="+",
+        default=list(CORE),
+        metavar="METHOD",
+        help=f"plain among them, or all (default: {' '.join(CORE)})",
     )
     parser.add_argument("--seeds", nargs="+", type=seed_number, default=[1, 2, 3, 4, 5], metavar="SEED")
     parser.add_argument(
@@ -218,7 +222,7 @@ def compare(comparison: Comparison, began: float) -> dict[str, Any]:
 
 def check_request(arguments: argparse.Namespace) -> None:
     """Raise UserError naming the option that cannot be; fills in what --methods leaves to us."""
-    if arguments.methods is None:
+    if arguments.methods == ["all"]:
         arguments.methods = [PLAIN, *load_methods(arguments.user_dir)]
     for method in arguments.methods:
         recipes.get_recipe(arguments.tasks[0], method, arguments.user_dir)

@@ -20,6 +20,7 @@ from adv_plugins_cli.command import one_line_errors
 from adv_plugins_cli.data.grammar import examples
 from adv_plugins_cli.recipes import recipes, runs
 from adv_plugins_cli.recipes.command_line import check_counts, check_different
+from adv_plugins_cli.recipes.methods import CORE
 from fairseq_compat import files
 
 SPLITS = {"train": (2000, 1, 0.15), "valid": (1000, 2, 0.0)}  # examples, seed, label noise
@@ -36,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out-dir", type=Path, default=Path("demo-out"))
-    parser.add_argument("--methods", nargs="+", default=["plain", "rat", "freelb", "rapt", "asa"])
+    parser.add_argument("--methods", nargs="+", default=list(CORE))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, help="(default: the recipes')")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")

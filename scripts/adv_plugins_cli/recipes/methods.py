@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 from adv_plugins_cli.command import UserError
 
 PLAIN = "plain"  # the task's own criterion, which is no method
+# What a comparison makes that does not name its methods.
+CORE = (PLAIN, "rat", "freelb", "rapt", "asa")
 
 
 def load_methods(user_dir: str | Path | None = None) -> dict[str, Method]:
