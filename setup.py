@@ -28,7 +28,7 @@ setup(
         *find_packages("scripts"),
     ],
     package_dir={"adv_plugins_cli": "scripts/adv_plugins_cli"},
-    package_data={"adv_plugins_cli.recipes": ["*.tsv"]},
+    package_data={"adv_plugins_cli": ["papers/*.tsv"], "adv_plugins_cli.recipes": ["*.tsv"]},
     entry_points={"console_scripts": ["adv-plugins = adv_plugins_cli.__main__:main"]},
     # A wheel has data/ and purelib/ side by side; the latter is unpacked into site-packages, whose
     # .pth files Python reads in the order of their names: this one after setuptools' __editable__*.

@@ -11,6 +11,7 @@ import adv_plugins.models.asa_roberta as asa_roberta
 import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 from adv_plugins.noise import DISTRIBUTIONS
+from adv_plugins.shifted_weights import matrices
 from conftest import use_float64
 from methods import ASA, METHODS, variants
 from processes import run_two_workers
@@ -37,6 +38,13 @@ def make(method, kind, monkeypatch, **options):
     with torch.no_grad():
         for attention in asa_roberta.adversaries(model):
             attention.adversary.query.bias.normal_(std=0.5)
+    if method.name == "awp":  # whose shift of the weights is the whole batch's
+
+        def shifts(step, layers):
+            weights = [getattr(*place) for layer in layers for place in matrices(layer)]
+            return {weight: 0.3 * weight.detach().cos() for weight in weights}
+
+        monkeypatch.setattr(criterion, "_shifts", shifts)
     if method.name == "neftune":
         monkeypatch.setattr(torch.Tensor, "uniform_", lambda empty, low, high: embedding_noise(empty))
     return criterion, model

@@ -77,6 +77,7 @@ def test_an_installed_wheel_works_from_an_empty_folder_without_the_checkout(tmp_
     archive.extractall(steps.folder / "glue")
     full_round.make_encoder(steps.folder / "encoder")
     steps.adv_plugins("tasks RTE", says="recipes")
+    steps.adv_plugins("paper freelb-table4", says="71.12 (0.90)")
     made = "bin/RTE-bin/label/dict.txt"
     steps.adv_plugins("preprocess RTE --data-dir glue --wordpiece encoder --out-dir bin", leaves=made)
     request = "finetune RTE rat --from-scratch --arch roberta_base --data-bin bin --print-only"

@@ -20,6 +20,7 @@ COMMANDS = {
     "strip": ("strip", "make an asa_* checkpoint a plain one"),
     "tasks": ("tasks", "list the tasks, or say what one expects"),
     "methods": ("methods", "list the methods, or one's options"),
+    "paper": ("paper", "the papers' tables: list them, print them, run them"),
     "demo": ("demo", "train every method on a small task and print a table"),
 }
 

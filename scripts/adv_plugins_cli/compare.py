@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -24,24 +23,22 @@ from typing import Any
 
 from adv_plugins_cli.command import UserError, one_line_errors, read_json, seed_number
 from adv_plugins_cli.data.subset import make_subset
-from adv_plugins_cli.data.task_data import add_data_options, flags_for_raw_text, prepare_data
+from adv_plugins_cli.data.task_data import add_data_options
 from adv_plugins_cli.recipes import children, comparison_table, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
     check_counts,
     check_different,
     check_extra,
     check_rates,
-    choose_precision,
     make_parser,
     show,
     split_at_dashes,
 )
 from adv_plugins_cli.recipes.methods import CORE, PLAIN, load_methods
+from adv_plugins_cli.recipes.task_runs import TaskRuns, execute, share_cores
 from fairseq_compat import files
 
 SEARCH_SEED = 1000  # none of the comparison's
-# Runs must not depend on one another's place; one validation, at the end; nothing to resume from.
-RUN_FLAGS = ["--num-workers", "0", "--no-save", "--distributed-world-size", "1"]
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -92,7 +89,7 @@ def candidates(method: str, arguments: argparse.Namespace, lr: str | None) -> li
     return [{"lr": lr, "flags": flags} for flags in tried]
 
 
-class Comparison:
+class Comparison(TaskRuns):
     """One task's runs."""
 
     def __init__(self, arguments: argparse.Namespace, task: str) -> None:
@@ -101,70 +98,40 @@ class Comparison:
         Raises:
             ValueError: naming the option to change.
         """
-        self.arguments, self.task = arguments, task
         self.recipes = {
             method: recipes.get_recipe(task, method, arguments.user_dir) for method in arguments.methods
         }
-        self.start = recipes.Start.of(arguments.checkpoint, arguments.arch)
-        self.precision = choose_precision(arguments.precision, print_only=arguments.print_only)
-        self.folder = arguments.out_dir.resolve() / task
-        whole = prepare_data(arguments, self.recipes["plain"])
-        self.raw_text_flags = flags_for_raw_text(arguments, self.recipes["plain"])
+        super().__init__(arguments, task)
         rows, share = arguments.train_rows, arguments.held_out
-        suffix = f"{rows or 'all'}-rows"
-        self.search_data = make_subset(
-            whole, self.folder / f"search-bin-{suffix}-{share:g}", rows=rows, held_out=share
-        )
-        self.data = make_subset(whole, self.folder / f"train-bin-{suffix}", rows=rows) if rows else whole
+        place = self.folder / f"search-bin-{rows or 'all'}-rows-{share:g}"
+        self.search_data = make_subset(self.whole, place, rows=rows, held_out=share)
+        self.data = self.training_rows(rows)
 
-    def make_run(
+    def candidate_run(
         self, name: str, method: str, fields: dict[str, Any], seed: int, data: Path
     ) -> runs.Run:
-        """One training.
-
-        Raises:
-            UserError: its folder holds the result of another command.
-        """
-        arguments, folder = self.arguments, self.folder / name
+        """One training of a method with these fields of its recipe."""
         recipe = dataclasses.replace(
             self.recipes[method],
-            batch=str(arguments.batch),
-            epochs=str(arguments.epochs),
+            batch=str(self.arguments.batch),
+            epochs=str(self.arguments.epochs),
             updates="-",
             warmup="0.06",
             **fields,
         )
-        once = ["--validate-interval", str(arguments.epochs)]
-        command = recipe.command(
-            data.resolve(),
-            start=self.start,
-            save_dir=folder,
-            seed=seed,
-            precision=self.precision,
-            extra=[*RUN_FLAGS, *once, *self.raw_text_flags, *arguments.extra],
-        )
-        facts = {"task": self.task, "method": method, "seed": seed, **fields}
-        run = runs.Run(f"{self.task} {name}", command, folder, recipe.best, facts)
-        found = runs.read_result(run)
-        changes = run_folder.differences(found["command"], command) if found is not None else []
-        if changes:
-            raise UserError(
-                f"{folder} holds a run with other settings ({'; '.join(changes)}): choose another "
-                "--out-dir (or delete it)"
-            )
-        return run
+        return self.make_run(name, recipe, seed, data, fields)
 
     def search_runs(self, method: str, lr: str | None) -> list[runs.Run]:
         """The candidates of a method on the search's split."""
         return [
-            self.make_run(f"search/{method}-{index}", method, fields, SEARCH_SEED, self.search_data)
+            self.candidate_run(f"search/{method}-{index}", method, fields, SEARCH_SEED, self.search_data)
             for index, fields in enumerate(candidates(method, self.arguments, lr))
         ]
 
     def seed_runs(self, chosen: dict[str, dict[str, str]]) -> list[runs.Run]:
         """All methods with every seed; seeds outside, so that an early stop leaves whole seeds."""
         return [
-            self.make_run(f"{method}/seed{seed}", method, chosen[method], seed, self.data)
+            self.candidate_run(f"{method}/seed{seed}", method, chosen[method], seed, self.data)
             for seed in self.arguments.seeds
             for method in self.arguments.methods
             if method in chosen
@@ -178,18 +145,6 @@ def best_of(tried: Sequence[runs.Run]) -> dict[str, str] | None:
         return None
     best = max(found, key=lambda result: result["last"])
     return {"lr": best["lr"], "flags": best["flags"]}
-
-
-def execute(waiting: Sequence[runs.Run], arguments: argparse.Namespace, began: float) -> None:
-    """Run what is not done yet."""
-
-    def finished(run: runs.Run, result: dict[str, Any]) -> None:
-        score = f"{result['metric']} {result['last']:.2f}" if "last" in result else "FAILED"
-        elapsed = time.monotonic() - began
-        print(f"[{elapsed:5.0f} s] {run.name}: {score}, {result['seconds']:.0f} s", flush=True)
-
-    todo = [run for run in waiting if runs.read_result(run) is None]
-    runs.run_in_background(todo, jobs=arguments.jobs, report=lambda *_: None, finished=finished)
 
 
 def compare(comparison: Comparison, began: float) -> dict[str, Any]:
@@ -256,8 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.print_only:
             show(comparisons[0].search_runs("plain", None)[0].command)
             return 0
-        if "OMP_NUM_THREADS" not in os.environ:  # each run would take all cores
-            os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
+        share_cores(arguments.jobs)
         with run_folder.locked(arguments.out_dir):
             summaries = [compare(comparison, began) for comparison in comparisons]
             plot = comparison_table.plot(summaries, arguments.out_dir / "comparison.png")

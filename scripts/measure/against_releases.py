@@ -36,7 +36,8 @@ from torch import Tensor, nn  # noqa: E402
 import adv_plugins  # noqa: E402, F401
 from adv_plugins.perturbation import perturbed  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors  # noqa: E402
-from synthetic import configure, make_dictionary, make_sample  # noqa: E402
+from adv_plugins_cli.recipes.update_times import make_sample  # noqa: E402
+from synthetic import configure, make_dictionary  # noqa: E402
 
 NOISE = 0.5  # of R3F: large, to be seen
 HEAD = "sentence_classification_head"
@@ -52,7 +53,7 @@ def functions(path: Path, *names: str, **known: Any) -> list[Callable[..., Any]]
     if not path.is_file():
         raise UserError(f"{path}: no such file: is this the release?")
     tree = ast.parse(path.read_text("utf-8"))
-    wanted = [
+    wanted: list[Any] = [
         node
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in names

@@ -18,7 +18,6 @@ import importlib.metadata
 import platform
 import statistics
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ import fairseq_compat
 fairseq_compat.install()
 
 import torch  # noqa: E402
-from fairseq.criterions import build_criterion  # noqa: E402
-from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
@@ -38,6 +35,7 @@ import adv_plugins  # noqa: E402, F401
 import authors_way  # noqa: E402, F401 - registers the releases' ways
 from adv_plugins.methods import METHODS  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors, positive  # noqa: E402
+from adv_plugins_cli.recipes.update_times import Updates, make_sample  # noqa: E402
 from fairseq_compat.files import write_json  # noqa: E402
 from synthetic import (  # noqa: E402
     VOCABULARY,
@@ -45,7 +43,6 @@ from synthetic import (  # noqa: E402
     check_sizes,
     configure,
     make_dictionary,
-    make_sample,
 )
 
 # Of these methods, and of their releases' ways; the part before the hyphen is the method's name.
@@ -107,12 +104,8 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-class Method:
-    """A criterion on a Trainer that it shares with the others of its architecture.
-
-    So model, gradients and optimizer state of a large model are in memory once, not for each method.
-    The same seed, so the same model, for all.
-    """
+class Method(Updates):
+    """A variant's updates."""
 
     def __init__(
         self, arguments: argparse.Namespace, method: str, words: Any, trainers: dict[Any, Trainer]
@@ -126,18 +119,7 @@ class Method:
         with_adversaries = name != "plain" and METHODS[name.split("-")[0]].adversaries
         arch = f"asa_{arguments.arch}" if with_adversaries else arguments.arch
         cfg = configure(arch, arguments.precision, others)
-        task = SentencePredictionTask(cfg.task, words, words)
-        self.criterion = build_criterion(cfg.criterion, task)
-        model = (arch, recomputed)
-        if model not in trainers:
-            torch.manual_seed(1)
-            trainers[model] = Trainer(cfg, task, task.build_model(cfg.model), self.criterion)
-        self.trainer = trainers[model]
-
-    def update(self, sample: dict[str, Any]) -> None:
-        """One update; running out of memory is an error, which fairseq would only log."""
-        self.trainer._criterion, self.trainer._wrapped_criterion = self.criterion, None
-        self.trainer.train_step([sample], raise_oom=True)
+        super().__init__(cfg, words, trainers, (arch, recomputed))
 
 
 def count_work(method: Method, sample: dict[str, Any]) -> dict[str, float]:
@@ -188,17 +170,6 @@ def measure_memory(method: Method, sample: dict[str, Any]) -> int:
     return peak
 
 
-def measure_time(method: Method, sample: dict[str, Any]) -> float:
-    """Seconds of one update."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    method.update(sample)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 def write_profile(method: Method, sample: dict[str, Any], path: Path) -> None:
     """Where the time of one update goes, for chrome://tracing."""
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -235,7 +206,7 @@ def measure(
         raise UserError(f"{arguments.methods[0]} does not fit: give a smaller --batch-size or --lengths")
     for _ in range(arguments.repeats):
         for name, own in numbers.items():
-            own["times"].append(measure_time(methods[name], sample))
+            own["times"].append(methods[name].seconds(sample))
     plain = numbers[arguments.methods[0]]
     for own in numbers.values():
         ratios = [a / b for a, b in zip(own["times"], plain["times"])]

@@ -28,13 +28,13 @@ from fairseq.tasks.sentence_prediction import SentencePredictionTask  # noqa: E4
 from fairseq.trainer import Trainer  # noqa: E402
 
 from adv_plugins_cli.command import one_line_errors, positive  # noqa: E402
+from adv_plugins_cli.recipes.update_times import make_sample  # noqa: E402
 from synthetic import (  # noqa: E402
     VOCABULARY,
     check_architecture,
     check_sizes,
     configure,
     make_dictionary,
-    make_sample,
 )
 
 PRECISIONS = ["fp32", "fp16", "memory-efficient-fp16", "amp"]

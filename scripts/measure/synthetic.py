@@ -1,4 +1,4 @@
-"""What the measuring scripts train: fairseq's configuration for it, a vocabulary and a random batch.
+"""What the measuring scripts train: fairseq's configuration for it, and a vocabulary.
 
 To be imported after ``fairseq_compat.install()``.
 """
@@ -79,17 +79,3 @@ def make_dictionary(size: int) -> Dictionary:
         words.add_symbol(str(index))
     words.add_symbol("<mask>")
     return words
-
-
-def make_sample(batch_size: int, length: int, vocabulary: int) -> dict[str, Any]:
-    """A batch without padding, (batch_size, length) tokens and one of two classes each."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (batch_size, length)
-    tokens = torch.randint(4, vocabulary - 1, shape, generator=generator)
-    return {
-        "id": torch.arange(batch_size),
-        "net_input": {"src_tokens": tokens, "src_lengths": torch.full(shape[:1], length)},
-        "target": torch.randint(2, (batch_size, 1), generator=generator),
-        "nsentences": batch_size,
-        "ntokens": tokens.numel(),
-    }

@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.recipes import recipes
@@ -20,12 +20,14 @@ def split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
-def make_parser(description: str | None, *, arch: str = "roberta_large") -> argparse.ArgumentParser:
+def make_parser(
+    description: str | None, *, arch: str = "roberta_large", start_required: bool = True
+) -> argparse.ArgumentParser:
     """A parser with the options of every runner."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    start = parser.add_mutually_exclusive_group(required=True)
+    start = parser.add_mutually_exclusive_group(required=start_required)
     start.add_argument(
         "--checkpoint", type=Path, help="pre-trained weights: fairseq's, or of convert from-hf"
     )
@@ -108,6 +110,32 @@ def check_extra(extra: Sequence[str]) -> None:
     """Raise UserError where what follows ``--`` leaves a run without a result."""
     if "--disable-validation" in extra:
         raise UserError("-- --disable-validation: result.json holds the validations; leave it away")
+
+
+def parse_command(line: Sequence[str]) -> argparse.Namespace:
+    """What fairseq-train makes of its arguments, the plug-ins being imported already.
+
+    Raises:
+        UserError: with what its parser says, as of an option that the method does not have.
+    """
+    from fairseq import options
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"fairseq-train: {message}")
+
+    parser = options.get_training_parser()
+    parser.error = refuse
+    return cast(argparse.Namespace, options.parse_args_and_arch(parser, list(line)))
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Have fairseq's parser read a training's command now, and not in each of its runs.
+
+    Raises:
+        UserError: as :func:`parse_command`.
+    """
+    at = command.index("--user-dir")
+    parse_command([*command[1:at], *command[at + 2 :]])
 
 
 def show(command: Sequence[str]) -> None:

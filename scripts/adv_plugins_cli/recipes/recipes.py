@@ -44,6 +44,12 @@ class Start:
     architecture: Architecture
     checkpoint: Path | None = None
 
+    def __str__(self) -> str:
+        place = "random weights" if self.checkpoint is None else str(self.checkpoint)
+        layers = dict(self.architecture.sizes).get("--encoder-layers")
+        size = f", {layers} layers" if layers else ""
+        return f"{place} ({self.architecture.arch}{size})"
+
     @classmethod
     def of(
         cls, checkpoint: Path | None, arch: str | None = None, *, default: str = "roberta_large"
