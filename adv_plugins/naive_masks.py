@@ -97,8 +97,9 @@ def uniform(like: Tensor) -> Tensor:
 def largest_scores(scores: Tensor, real: Tensor, rate: float) -> Tensor:
     """The units of the largest weights in the mean of all heads' softmax: (B, T, T), 1 on a masked one.
 
-    (The paper's Eq. 3 calls a unit of the softmax an attention score.) Of a sentence of n tokens round(rate n^2) units, wherever in its (n, n) matrix they are; but a token
-    always keeps the unit of its smallest weight.
+    (The paper calls a unit of the softmax an attention score, Eq. 3.) Of a sentence of n tokens
+    round(rate n^2) units, wherever in its (n, n) matrix they are; but a token always keeps the unit of
+    its smallest weight.
 
     Args:
         scores: (B, heads, T, T), before the softmax; real: (B, T), True where no padding is.

@@ -33,9 +33,9 @@ class AsaCriterionConfig(CleanConsistencyConfig, WrappingCriterionConfig):
     asa_masking: MASKING_CHOICES = field(
         default="adversary",
         metadata={
-            "help": "who masks: the adversary, or one of the paper's naive strategies, without price and "
-            "on any RoBERTa-like architecture: bernoulli (random units), scheduled (the same, as many as "
-            "ASA's adversary learned to mask), magnitude (the largest attention scores)"
+            "help": "who masks: the adversary, or a naive strategy of the paper's, without price, on "
+            "any RoBERTa-like --arch: bernoulli (random units), scheduled (the same, as many as the "
+            "adversary learned to mask), magnitude (the largest attention scores)"
         },
     )
     asa_masking_rate: Optional[float] = field(
