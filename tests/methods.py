@@ -15,7 +15,8 @@ class Method(NamedTuple):
     name: what the runners call it; off: options under which it changes nothing; on: options with which
     it runs on a model of two layers; alone: options under which a sentence's perturbation does not
     depend on the rest of its batch; flags: of a training; meter: what it logs in every update; forwards:
-    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory.
+    of the model in an update (a doubled batch is one); sequential: the same with one pass in memory;
+    label: what tests call it, where the name is not enough.
     """
 
     name: str
@@ -26,9 +27,10 @@ class Method(NamedTuple):
     on: dict[str, Any] = {}
     alone: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
+    label: str = ""
 
     def __repr__(self) -> str:
-        return self.name
+        return self.label or self.name
 
     @property
     def criterion(self) -> str:
@@ -71,14 +73,36 @@ METHODS = [
     ),
     Method("asa", off=dict(consistency_weight=0.0), meter="masked_layer2", forwards=2, sequential=3),
 ]
+
+
+def masking(name: str, **options: Any) -> Method:
+    """ASA's row with naive masks; ``bernoulli`` is ``scheduled`` with one point."""
+    on = dict(asa_masking=name, **options)
+    return Method(
+        "asa",
+        off=dict(on, consistency_weight=0.0),
+        on=on,
+        alone=on,
+        meter="masked_layer2",
+        forwards=2,
+        sequential=3,
+        label=f"asa-{name}",
+    )
+
+
+MASKINGS = [
+    masking("scheduled", asa_masking_schedule="0:0.4,9:0.2"),
+    masking("magnitude", asa_masking_rate=0.3),
+]
+EVERY = METHODS + MASKINGS
 ASA = {"asa_weight": 0.7}  # ASA beside another method
 
 
 def variants(*options: dict[str, Any]) -> list[Any]:
     """Every method without more options, and with each of these if it has them, to parametrize."""
     return [
-        pytest.param(method, more, id="-".join([method.name, *more]))
+        pytest.param(method, more, id="-".join([repr(method), *more]))
         for more in ({}, *options)
-        for method in METHODS
+        for method in EVERY
         if method.knows(more)
     ]
