@@ -20,6 +20,7 @@ from adv_plugins_cli.checkpoints.architecture import Architecture, read_architec
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.convert_from_hf import build_checkpoint
 from adv_plugins_cli.data import tokenizer_options
+from adv_plugins_cli.figures import attention_maps, drawing, loading, masked_proportions
 from adv_plugins_cli.recipes import run_folder
 from conftest import ROOT
 
@@ -268,7 +269,7 @@ def test_stock_fairseq_loads_a_stripped_checkpoint(trained, tmp_path, capsys):
 def test_attention_is_fairseqs_and_masked_units_are_zero():
     model = test_asa.model(KIND, double=False).eval()
     tokens = torch.tensor([0, 5, 6, 7, 8, 9, 4, 5, 2])
-    found = plot_attention.attention_of(model, tokens, seed=1)
+    found = attention_maps.attention_of(model, tokens, seed=1)
     layers = model.encoder.sentence_encoder.layers
     stock = []
 
@@ -292,19 +293,19 @@ def test_attention_is_fairseqs_and_masked_units_are_zero():
     left = found[0].clean * (found[0].masked > 0)
     left = left / left.sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(found[0].masked, left, rtol=1e-4)
-    other = plot_attention.attention_of(model, tokens, seed=2)
+    other = attention_maps.attention_of(model, tokens, seed=2)
     assert (other[0].clean == found[0].clean).all() and (other[0].masked != found[0].masked).any()
 
 
 def test_masked_proportion_of_each_layer_and_its_history(trained, tmp_path):
-    model, task = plot_attention.load(trained / "checkpoint_last.pt", None)
+    model, task = loading.load(trained / "checkpoint_last.pt", None)
     with torch.no_grad():  # an adversary that wants nothing in the first layer, all in the second
         for layer, bias in zip(model.encoder.sentence_encoder.layers, (-20.0, 20.0), strict=True):
             adversary = layer.self_attn.adversary
             adversary.query.bias.fill_(abs(bias))
             adversary.key.weight.zero_()
             adversary.key.bias.fill_(bias)
-    first, second = plot_attention.masked_proportions(model, task, "valid", batch=4, seed=1)
+    first, second = masked_proportions.masked_proportions(model, task, "valid", batch=4, seed=1)
     valid = task.dataset("valid")
     lengths = [len(valid[index]["net_input.src_tokens"]) for index in range(len(valid))]
     keeps_one = np.mean([1 - 1 / length for length in lengths])  # each token one of its units
@@ -316,13 +317,13 @@ def test_masked_proportion_of_each_layer_and_its_history(trained, tmp_path):
         '{"num_updates": "9", "masked_layer1": "0.5", "loss": "1"}\n'
         'x | INFO | train | {"train_num_updates": "9", "train_masked_layer1": "0.4"}\n'
     )
-    assert plot_attention.read_history(log) == {"layer1": [(5, 0.25), (9, 0.5)]}
+    assert masked_proportions.read_history(log) == {"layer1": [(5, 0.25), (9, 0.5)]}
 
 
 def test_figures(trained, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     tokens = (torch.tensor([0, 5, 6, 2]), ["<s>", "a", "b", "</s>"])
-    monkeypatch.setattr(plot_attention, "encode", lambda *_: tokens)
+    monkeypatch.setattr(attention_maps, "encode", lambda *_: tokens)
     checkpoint = str(trained / "checkpoint_last.pt")
     maps = ["maps", checkpoint, "--text=a b", "--bpe-dir=x"]
     layers = ["layers", f"RTE={checkpoint}"]
@@ -336,7 +337,7 @@ def test_figures(trained, tmp_path, monkeypatch):
 
 
 def test_plots_refuse_in_one_line(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_attention, "new_figure", lambda *size: None)
+    monkeypatch.setattr(drawing, "new_figure", lambda *size: None)
     checkpoint, out = str(trained / "checkpoint_last.pt"), f"--out={tmp_path / 'x.png'}"
     log = tmp_path / "train.log"
     log.write_text('{"num_updates": "1", "loss": "1"}\n')
@@ -361,7 +362,7 @@ def test_plots_refuse_in_one_line(trained, tmp_path, monkeypatch):
         assert "\n" not in str(caught.value.code)
     # what a killed training was writing is no fault of the log's
     log.write_text('{"num_updates": "1", "masked_layer1": "0.5"}\n{"num_updates": "2", "masked_la')
-    assert plot_attention.read_history(log) == {"layer1": [(1, 0.5)]}
+    assert masked_proportions.read_history(log) == {"layer1": [(1, 0.5)]}
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
