@@ -12,7 +12,10 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
 import test_asa
+import tiny
 import training
+from adv_plugins.models.asa_roberta import strip_adversary as strip
+from adv_plugins.naive_masks import parse_schedule
 from adv_plugins_cli import plot as plot_attention
 from adv_plugins_cli import preprocess_text
 from adv_plugins_cli import strip as strip_adversary
@@ -334,6 +337,53 @@ def test_figures(trained, tmp_path, monkeypatch):
         out.unlink()
     with pytest.raises(SystemExit, match="layers 1 to 2"):
         plot_attention.main([*maps, "--layers", "3", f"--out={out}"])
+
+
+def test_maps_of_a_model_without_an_adversary(trained, tmp_path, monkeypatch):
+    """They are fairseq's attention, the left half of what an asa_roberta's would be."""
+    pytest.importorskip("matplotlib")
+    tokens = torch.tensor([0, 5, 6, 7, 8, 2])
+    with_adversary = test_asa.model(KIND, double=False).eval()
+    plain = tiny.model(KIND, double=False).eval()
+    plain.load_state_dict(strip(with_adversary.state_dict()))
+    ours = attention_maps.attention_of(plain, tokens, seed=1)
+    theirs = attention_maps.attention_of(with_adversary, tokens, seed=1)
+    assert len(ours) == 2 and all(each.masked is None for each in ours)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.clean, other.clean)
+    names = [str(token) for token in tokens.tolist()]
+    panels = [
+        len(attention_maps.plot_maps({1: each[0], 2: each[1]}, names, None).axes)
+        for each in (ours, theirs)
+    ]
+    assert panels == [4, 6]  # with a scale a row
+
+    flags = ("--max-update=1", f"--user-dir={ROOT / 'adv_plugins'}")
+    folder = tmp_path / "plain"
+    training.train(trained / "data", folder, KIND, "rat_criterion", *flags, arch="roberta")
+    monkeypatch.setattr(attention_maps, "encode", lambda *_: (tokens, names))
+    checkpoint, out = str(folder / "checkpoint_last.pt"), tmp_path / "maps.png"
+    plot_attention.main(["maps", checkpoint, "--text=a b", f"--out={out}"])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="has no adversary; train it with an asa_ architecture"):
+        plot_attention.main(["layers", f"a={checkpoint}", f"--out={out}"])
+
+
+def test_a_log_is_a_schedule_of_naive_masks(tmp_path, capsys):
+    """The mean over the layers; of a log that was gone on with the later line counts."""
+    pytest.importorskip("matplotlib")
+    log = tmp_path / "train.log"
+    line = '{{"num_updates": "{}", "masked_layer1": "{}", "masked_layer2": "{}"}}\n'
+    log.write_text(
+        "".join(line.format(*row) for row in ((10, 0.5, 0.3), (20, 0.9, 0.9), (20, 0.2, 0.1)))
+    )
+    plot_attention.main(["history", str(log), f"--out={tmp_path / 'history.png'}"])
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == "--asa-masking-schedule 10:0.4,20:0.15"
+    assert parse_schedule(said.split()[1]) == [(10, 0.4), (20, 0.15)]
+    log.write_text("".join(line.format(n, 0.5, 0.5) for n in range(1, 1001)))
+    found = parse_schedule(masked_proportions.schedule(masked_proportions.read_history(log)))
+    assert 40 <= len(found) <= 52 and found[0][0] == 1 and found[-1] == (1000, 0.5)
 
 
 def test_plots_refuse_in_one_line(trained, tmp_path, monkeypatch):

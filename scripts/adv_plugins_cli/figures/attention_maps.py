@@ -107,7 +107,8 @@ def plot_maps(layers: dict[int, Attention], names: list[str], head: int | None) 
             plot.set_xticks(range(len(names)), names, rotation=90)
             plot.set_yticks(range(len(names)), names)
             plot.set_title(f"{title}, layer {layer}, {which}")
-        figure.colorbar(image, ax=list(row), extend="max", shrink=0.7)
+        above = "neither" if attention.masked is None else "max"
+        figure.colorbar(image, ax=list(row), extend=above, shrink=0.7)
         if attention.masked is not None:
             rows, columns = (attention.masked == 0).all(axis=0).nonzero()
             row[1].scatter(columns, rows, marker="x", color="firebrick", s=20, linewidths=1)
