@@ -124,6 +124,17 @@ def test_the_table_is_that_of_the_definition(encoder, capsys, against, layer):
     assert f"noise of {norm:.2f}" in said.err
 
 
+def test_words_that_the_bank_lacks_are_no_ones_neighbours(encoder, capsys):
+    plot.main(ask(encoder, f"--bank={encoder / 'bank.txt'}", "--text=gnu", "--words=gnu", "--top=99"))
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    assert {cells[4] for cells in rows} == {cells[6] for cells in rows} == {*WORDS} - {"gnu", "hen"}
+    plot.main(
+        ask(encoder, f"--bank={encoder / 'bank.txt'}", "--text=gnu", "--words=gnu", "--bank-size=1")
+    )
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    assert {cells[4] for cells in rows} == {"ant", "bee", "cow"}
+
+
 def test_without_noise_both_lists_are_the_same_and_every_occurrence_is_there(encoder, capsys):
     options = ["--text", "bee ant bee", "cow", "ant", "--words", "ant", "bee", "--against=embeddings"]
     plot.main(ask(encoder, *options, "--eta=0"))
