@@ -4,7 +4,7 @@
     adv-plugins preprocess RTE --data-dir data/glue --wordpiece minilm --out-dir data-bin
     python scripts/measure/first_updates.py minilm data-bin/RTE-bin --updates 60
 
-Each trains the same encoder on the same batches through fairseq's Trainer, with its own options' defaults;
+Each trains the same encoder on the same batches through fairseq's Trainer, with its options' defaults;
 the table has the means of the logged loss (base 2, for a sentence) and of the objective over blocks of
 updates. FreeAT's batches are each several updates in a row.
 """
