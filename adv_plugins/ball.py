@@ -17,8 +17,8 @@ NORMS = {"l2": sentence_norms, "linf": sentence_maxima}
 
 
 class Ball(NamedTuple):
-    """norm: ``l2`` (Frobenius, over tokens and units) or ``linf``; radius: epsilon, in that norm, one for
-    all sentences or (B, 1, 1) of each."""
+    """norm: ``l2`` (Frobenius, over tokens and units) or ``linf``; radius: epsilon, in that norm, one
+    number or (B, 1, 1) of the sentences."""
 
     norm: str
     radius: Union[float, Tensor]

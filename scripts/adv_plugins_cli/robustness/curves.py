@@ -1,8 +1,9 @@
-"""How accuracy falls: under PGD against epsilon, under random noise as large, and under noise at a layer."""
+"""How accuracy falls: under PGD against epsilon, under random noise as large, under noise at a layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from adv_plugins_cli.robustness.attacked_model import AttackedModel
@@ -50,19 +51,16 @@ def under_layer_noise(
 
     from adv_plugins.perturbation import divide_by_norm
 
-    def noise(hidden: Any, call: int) -> Any:
+    def noise(draw: int, hidden: Any, call: int) -> Any:
         real = attacked.real[call].transpose(0, 1)
         drawn = torch.zeros_like(hidden)
         for number, seed in enumerate(seeds):
             generator = torch.Generator().manual_seed(hash_of(seed, draw, call))
             shown = real[:, number, 0]
-            drawn[shown, number] = torch.randn(
-                int(shown.sum()), hidden.size(-1), generator=generator
-            ).to(hidden)
+            one = torch.randn(int(shown.sum()), hidden.size(-1), generator=generator)
+            drawn[shown, number] = one.to(hidden)
         wanted = size * (hidden * real).norm(dim=(0, 2), keepdim=True)
         return divide_by_norm(drawn, drawn.norm(dim=(0, 2), keepdim=True)) * wanted
 
-    right = []
-    for draw in range(draws):
-        right.append(attacked.judge_noisy(layer, noise).right)
+    right = [attacked.judge_noisy(layer, partial(noise, draw)).right for draw in range(draws)]
     return torch.stack(right).float().mean(dim=0)

@@ -24,12 +24,13 @@ LABEL = "label"  # the last column's name, where a file has a header
 
 @dataclass(frozen=True)
 class TextRow:
-    """texts: one a column; label: by its name, of a regression a number; group: what a consistency is
-    counted over, a row of its own where it is None; place: for messages and reports."""
+    """texts: one a column; label: by its name, of a regression a number; place: for messages and
+    reports; part: of its set, whose accuracy is told apart; group: rows that must be right together."""
 
     texts: tuple[str, ...]
     label: str
     place: str
+    part: str | None = None
     group: str | None = None
 
 

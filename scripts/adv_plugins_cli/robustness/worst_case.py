@@ -1,4 +1,4 @@
-r"""The worst that can happen to a sentence within a ball around its word embeddings (FreeLB, section 4.3).
+r"""The worst case of a sentence within a ball around its word embeddings (FreeLB, section 4.3).
 
 .. math::
     \Delta L_{\max}(X, \epsilon) = \max_{\|\delta\|_F \le \epsilon} L(f(X + \delta), y) - L(f(X), y)
@@ -22,9 +22,11 @@ LATE = 0.1  # the last part of an ascent, whose gain says whether it has converg
 
 
 class Found(NamedTuple):
-    """Of each sentence, all (B,): the clean loss; the largest increase, of all starts together, the least
-    of a start's own, and how much of it the last tenth of the steps brought; whether the prediction was
-    right on the whole way."""
+    """Of each sentence, all (B,).
+
+    clean: the loss; increase: its largest one; least: that of the start that found least; late: how much
+    the last tenth of the steps brought; held: whether the prediction was right all the way.
+    """
 
     clean: Any
     increase: Any
@@ -78,7 +80,6 @@ def worst_case(
         increases.append(highest - clean.losses)
         late = torch.maximum(late, highest - before)
     every = torch.stack(increases)
-    # Where the clean pass was another computation than the first step's, rounding is no increase.
     return Found(clean.losses, every.amax(dim=0), every.amin(dim=0), late, held)
 
 
@@ -141,12 +142,12 @@ def safe_radius(
     import torch
 
     found = torch.zeros_like(start)
-    open_ = torch.ones_like(start, dtype=torch.bool)
+    undecided = torch.ones_like(start, dtype=torch.bool)
     for number in range(decrements):
         radius = start * (1 - number / decrements)
         held = worst_case(attacked, radius, steps=steps, step_size=step_size).held
-        found = torch.where(open_ & held, radius, found)
-        open_ &= ~held
-        if not open_.any():
+        found = torch.where(undecided & held, radius, found)
+        undecided &= ~held
+        if not undecided.any():
             break
     return found
