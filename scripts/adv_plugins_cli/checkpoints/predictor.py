@@ -102,7 +102,9 @@ class Predictor:
             parts += [separator, texts[1], end]
         return [np.concatenate(parts)]
 
-    def predict(self, examples: Sequence[Sequence[Indices]], *, batch_size: int = 32) -> Array:
+    def predict(
+        self, examples: Sequence[Sequence[Indices]], *, batch_size: int = 32, tell: bool = True
+    ) -> Array:
         """(N, C) probabilities, or (N, 1) scores of a regression.
 
         Of token labelling N counts the words of all examples; those that are cut off are outside
@@ -110,8 +112,10 @@ class Predictor:
 
         Args:
             examples: the subwords of each example's texts; see :meth:`sequences`.
+            tell: whether to say how many are cut.
         """
-        flat = self.cut([sequence for texts in examples for sequence in self.sequences(texts)])
+        whole = [sequence for texts in examples for sequence in self.sequences(texts)]
+        flat = self.cut(whole, tell=tell)
         outputs = self.logits(flat, batch_size)
         if self.trained.kind == "tokens":
             return np.concatenate(
@@ -122,11 +126,11 @@ class Predictor:
             return np.reshape(outputs, (len(examples), 1))
         return softmax(np.reshape(outputs, (len(examples), len(self.trained.labels))))
 
-    def cut(self, sequences: Sequence[Indices]) -> list[Indices]:
-        """Sequences no longer than the model reads; says how many were."""
+    def cut(self, sequences: Sequence[Indices], *, tell: bool = True) -> list[Indices]:
+        """Sequences no longer than the model reads; ``tell`` says how many were."""
         limit = int(self.model.max_positions())
         longer = sum(len(sequence) > limit for sequence in sequences)
-        if longer:
+        if longer and tell:
             print(
                 f"{longer} of {len(sequences)} sequences are longer than {limit} subwords and are cut",
                 file=sys.stderr,

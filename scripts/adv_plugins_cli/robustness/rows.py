@@ -90,7 +90,7 @@ def read_split(predictor: Predictor, split: str) -> Rows:
         if batch.get("target") is None:
             raise UserError(f"{predictor.trained.data}: the split {split} has no labels (--split)")
         inputs = [batch[key] for key in sorted(batch) if key.startswith("net_input")]
-        calls = predictor.cut([each["src_tokens"][0].numpy() for each in inputs])
+        calls = predictor.cut([each["src_tokens"][0].numpy() for each in inputs], tell=False)
         target = batch["target"].view(-1).numpy()
         if predictor.trained.kind == "tokens":
             target = target[: len(calls[0])]

@@ -1,4 +1,4 @@
-"""What all sets share: their description, what their labels mean to a model, and tables parted by tabs."""
+"""What all sets share: their description, what their labels mean to a model, and their tables."""
 
 from __future__ import annotations
 

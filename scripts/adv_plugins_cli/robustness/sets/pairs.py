@@ -1,7 +1,8 @@
-"""Originals and what people made of them so that the label changes: IMDB's contrast sets (Gardner et al.,
-EMNLP Findings 2020) and counterfactual reviews (Kaushik et al., ICLR 2020).
+"""Originals, and what people made of them so that the label changes: contrast sets of IMDB (Gardner et
+al., EMNLP Findings 2020), counterfactual reviews and inferences (Kaushik et al., ICLR 2020).
 
-A model is consistent on a pair if it is right on both."""
+A model is consistent on a pair if it is right on both.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from adv_plugins_cli.command import UserError
 from adv_plugins_cli.robustness.rows import TextRow
 from adv_plugins_cli.robustness.sets.common import INFERENCE, SENTIMENT, TextSet, checked, plain, table
 
-ORIGINAL, CHANGED, REVISED = "original", "contrast", "revised"
+ORIGINAL, CHANGED = "original", "contrast"
 
 
 def read_contrast(path: Path) -> list[TextRow]:
