@@ -26,8 +26,8 @@ def read_neighbours(path: Path) -> Neighbours:
     for word, others in found.items():
         if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
             raise UserError(
-                f"{path}: {word[:40]!r} has no list of words; a list of neighbours is an object of words "
-                "with lists of words, the nearest first (--neighbors)"
+                f"{path}: {word[:40]!r} has no list of words; a list of neighbours is an object of "
+                "words with lists of words, the nearest first (--neighbors)"
             )
     if not any(found.values()):
         raise UserError(f"{path}: no word has a neighbour (--neighbors)")
