@@ -142,12 +142,12 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             meaning = each.meaning(model)
         texts.append(labelled(each.name, path_rows, first.labels, meaning))
     text = texts.pop() if named else None
-    if text is not None and any(len(right) > 1 for right in text.right):
-        if arguments.embedding or arguments.curves:
-            raise UserError(
-                f"--embedding and --curves need one right class a row; in {text.name} several of "
-                f"{', '.join(first.labels)} are right (--data)"
-            )
+    several = text is not None and any(len(right) > 1 for right in text.right)
+    if several and (arguments.embedding or arguments.curves):
+        raise UserError(
+            f"--embedding and --curves need one right class a row; in {arguments.data} several of "
+            f"{', '.join(first.labels)} are right (--data)"
+        )
     if folder is not None and not is_folder:
         rows = read_labelled(folder, first)
         if first.kind == "regression":  # which has no classes that are right

@@ -63,8 +63,8 @@ def _scores(results: Mapping[str, Any], names: Sequence[str]) -> Table:
     split = f", {results['split']}" if results["split"] else ""
     note = (
         f"{results['data']}{split}, {results['rows']} rows; as fairseq-validate logs them, with 95 % "
-        "intervals of the bootstrap over rows. Behind the semicolon the difference to the first checkpoint "
-        "on the same rows; p by McNemar's exact test for accuracy, else by the paired bootstrap."
+        "intervals of the bootstrap over rows. Behind the semicolon the difference to the first "
+        "checkpoint on the same rows; p by McNemar's exact test for accuracy, else by the paired bootstrap."
     )
     rows = []
     for name in names:
@@ -79,8 +79,8 @@ def _worst_cases(found: Mapping[str, Any]) -> Table:
     if found["reference"] is not None:
         eps = f"each row's own, down from {eps}, within which {found['reference']} holds"
     note = (
-        f"The largest increase of the loss (nats) within a ball around the word embeddings X, over {count} "
-        f"rows that all checkpoints get right. Epsilon: {eps}; {found['steps']} steps of "
+        f"The largest increase of the loss (nats) within a ball around the word embeddings X, over "
+        f"{count} rows that all checkpoints get right. Epsilon: {eps}; {found['steps']} steps of "
         f"{found['step_size']:g}, {found['starts']} start(s). Converged as far as the last tenth of the "
         "steps gained little, and the starts agree."
     )
