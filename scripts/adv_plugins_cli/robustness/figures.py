@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adv_plugins_cli.robustness.calibration import BINS
@@ -39,7 +39,7 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _lines(x: list[float], values: Mapping[str, list[float]], label: str, title: str) -> bytes:
+def _lines(x: Sequence[float], values: Mapping[str, Sequence[float]], label: str, title: str) -> bytes:
     figure, axes = _axes(5.5, 3.8)
     for (name, y), style in zip(values.items(), _styles()):
         axes.plot(x, y, label=name, **style)

@@ -64,7 +64,8 @@ def _scores(results: Mapping[str, Any], names: Sequence[str]) -> Table:
     note = (
         f"{results['data']}{split}, {results['rows']} rows; as fairseq-validate logs them, with 95 % "
         "intervals of the bootstrap over rows. Behind the semicolon the difference to the first "
-        "checkpoint on the same rows; p by McNemar's exact test for accuracy, else by the paired bootstrap."
+        "checkpoint on the same rows; p by McNemar's exact test for accuracy, else by the paired "
+        "bootstrap."
     )
     rows = []
     for name in names:
@@ -142,8 +143,8 @@ def _attack(name: str, found: Mapping[str, Any]) -> Table:
     rows = [[model, *(f"{each[key]:.1f}" for key in columns.values())] for model, each in models.items()]
     count = next(iter(models.values()))["rows"]
     note = (
-        f"Greedy by importance on {count} rows; queries: mean of the rows that were right; words changed: "
-        "mean of the rows that were broken."
+        f"Greedy by importance on {count} rows; queries: mean of the rows that were right; words "
+        "changed: mean of the rows that were broken."
     )
     return Table(f"Attack in text: {name}", note, ["", *columns], rows)
 
