@@ -51,9 +51,8 @@ def attacked(classes=2, bend=False, lengths=(3, 7, 5, 1)) -> Any:
     return AttackedModel(predictor, Rows(sequences, targets))
 
 
-def run(batch, radius, **options):
-    options = {"steps": 60, "step_size": 0.05, "seeds": [1, 2, 3, 4]} | options
-    return worst_case(batch, radius, **options)
+def run(batch, radius, steps=60, step_size=0.05, starts=1):
+    return worst_case(batch, radius, steps=steps, step_size=step_size, starts=starts, seeds=[1, 2, 3, 4])
 
 
 def test_a_linear_model_has_a_closed_form():

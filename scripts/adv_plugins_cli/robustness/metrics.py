@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def _percent(
     return metric
 
 
-def _of_words(outputs: Outputs, labels: Sequence[str]) -> Mapping[str, Metric]:
+def _of_words(outputs: Outputs, labels: Sequence[str]) -> dict[str, Metric]:
     found: dict[str, Metric] = {"accuracy": _accuracy(outputs)}
     try:
         check_available("f1", labels)
@@ -94,5 +94,10 @@ def _of_words(outputs: Outputs, labels: Sequence[str]) -> Mapping[str, Metric]:
         ]
         counts[row] = count_entities([names[0]], [names[1]])
     for name, score in ENTITY_SCORES.items():
-        found[name] = lambda rows, score=score: 100 * score(EntityCounts(*counts[rows].sum(axis=0)))
+        found[name] = _of_entities(score, counts)
     return found
+
+
+def _of_entities(score: Callable[[EntityCounts], float], counts: Numbers) -> Metric:
+    """A score of the (rows, 3) counts."""
+    return lambda rows: float(100 * score(EntityCounts(*counts[rows].sum(axis=0))))

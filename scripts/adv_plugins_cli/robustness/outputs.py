@@ -68,10 +68,10 @@ def outputs_of(predictor: Predictor, rows: Rows, batch_size: int) -> Outputs:
     kind = predictor.trained.kind
     if kind == "tokens":
         shown = [target != NO_LABEL for target in rows.targets]
-        values = [each[: len(at)][at] for each, at in zip(logits, shown)]
-        targets = [target[at] for target, at in zip(rows.targets, shown)]
+        labelled = np.concatenate([each[at] for each, at in zip(logits, shown)])
+        classes = np.concatenate([target[at] for target, at in zip(rows.targets, shown)])
         numbers = np.repeat(np.arange(len(rows)), [int(at.sum()) for at in shown])
-        return Outputs(kind, np.concatenate(values), np.concatenate(targets), numbers, len(rows))
+        return Outputs(kind, labelled, classes, numbers, len(rows))
     values = np.reshape(np.stack(logits), (len(rows), -1))
     targets = np.concatenate(rows.targets)
     return Outputs(kind, values, targets, np.arange(len(rows)), len(rows))

@@ -40,7 +40,7 @@ def worst_case(
     radius: Any,
     *,
     steps: int,
-    step_size: float | Any,
+    step_size: Any,
     starts: int = 1,
     seeds: Sequence[int] = (),
 ) -> Found:
@@ -48,7 +48,7 @@ def worst_case(
 
     Args:
         radius: (B,) epsilon of each sentence, in the Frobenius norm.
-        step_size: alpha, one or (B,) of each sentence.
+        step_size: alpha, a number or (B,) of each sentence.
         seeds: of each sentence, from which its random starts are drawn: they do not depend on what else
             is in the batch.
     """

@@ -106,8 +106,11 @@ def table(path: Path, *columns: str, quoted: bool) -> Iterator[tuple[str, tuple[
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     csv.field_size_limit(2**31 - 1)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=quoting)
+    reader = csv.reader(
+        io.StringIO(read_text(path), newline=""),
+        delimiter="\t",
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     try:
         header = next(reader, [])
         missing = [column for column in columns if column not in header]

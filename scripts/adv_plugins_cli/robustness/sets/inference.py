@@ -27,7 +27,7 @@ def read_hans(path: Path) -> list[TextRow]:
 
 def read_anli(path: Path) -> list[TextRow]:
     """A file of ANLI, or the folder of R1, R2 and R3: their test.jsonl, a part for each."""
-    files = {path: None}
+    files: dict[Path, str | None] = {path: None}
     if path.is_dir():
         files = {path / name / "test.jsonl": name for name in ("R1", "R2", "R3")}
     rows = []
