@@ -8,18 +8,20 @@ import torch.distributed as dist
 from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
 
 import adv_plugins.models.asa_roberta as asa_roberta
+import adv_plugins.naive_masks as naive_masks
 import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 from adv_plugins.noise import DISTRIBUTIONS
 from adv_plugins.shifted_weights import matrices
 from conftest import use_float64
-from methods import ASA, METHODS, variants
+from methods import ASA, EVERY, METHODS, variants
 from processes import run_two_workers
 
 
 def make(method, kind, monkeypatch, **options):
     """Criterion and model whose random numbers do not depend on the batch."""
     monkeypatch.setattr(asa_roberta, "logistic_noise", lambda scores: torch.zeros_like(scores))
+    monkeypatch.setattr(naive_masks, "uniform", by_position)
     criterion = tiny.criterion(method.criterion, kind, **method.alone, **options)
 
     def noise(hidden, real):
@@ -50,6 +52,14 @@ def make(method, kind, monkeypatch, **options):
     return criterion, model
 
 
+def by_position(like):
+    """Numbers from 0 to 1 for a (B, T, T) tensor, the same in every sentence."""
+    row, column = (
+        torch.arange(like.size(1), device=like.device).view(size) for size in ((-1, 1), (1, -1))
+    )
+    return ((row * 31 + column * 17) % 29 / 29).expand(like.shape)
+
+
 def part(sample, rows):
     """Some rows of a batch, with no more padding than they need."""
     if isinstance(sample, dict):
@@ -68,7 +78,7 @@ def part(sample, rows):
 
 CASES = [
     (method, kind)
-    for method in METHODS
+    for method in EVERY
     for kind in tiny.KINDS
     # ASA's per-sentence terms are weighed by the batch's masked or labelled tokens per sentence there.
     if method.name != "asa" or kind not in ("masked-lm", "token-classification")
