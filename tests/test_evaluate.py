@@ -3,8 +3,10 @@
 import json
 import logging
 import re
+import sys
 
 import fairseq_cli.validate
+import numpy as np
 import pytest
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -204,3 +206,31 @@ def test_checkpoints_of_different_tasks_are_refused(sentiment, binary, tmp_path)
     other = train(binary, tmp_path / "mnli", "MNLI")
     with pytest.raises(SystemExit, match="they cannot be compared"):
         evaluate.main([str(sentiment[0][0]), str(other), "--data", str(tmp_path)])
+
+
+def test_textattack_gets_a_models_probabilities(sentiment, official, binary, tmp_path, monkeypatch):
+    """On a stand-in of the one class that is wanted of it."""
+    import types
+
+    from adv_plugins_cli import predict
+
+    wrappers = types.ModuleType("textattack.models.wrappers")
+    monkeypatch.setattr(wrappers, "ModelWrapper", type("ModelWrapper", (), {}), raising=False)
+    for name in ("textattack", "textattack.models"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, wrappers.__name__, wrappers)
+    monkeypatch.delitem(sys.modules, "adv_plugins_cli.textattack_model", raising=False)
+    from adv_plugins_cli.textattack_model import CheckpointWrapper
+
+    checkpoint, rows = sentiment[0][0], test_predict.texts(3, 5)
+    model = CheckpointWrapper(checkpoint, wordpiece=official / "vocabulary")
+    (tmp_path / "in").write_text("".join(f"{row}\n" for row in rows))
+    request = ["--input", str(tmp_path / "in"), "--wordpiece", str(official / "vocabulary")]
+    predict.main([str(checkpoint), *request, "--probabilities", "--output", str(tmp_path / "out")])
+    lines = [line.split("\t") for line in (tmp_path / "out").read_text().splitlines()]
+    wanted = np.array([line[1:] for line in lines], dtype=float)
+    np.testing.assert_allclose(model(rows), wanted, atol=1e-6)
+    np.testing.assert_allclose(model([(row,) for row in rows]), wanted, atol=1e-6)
+    assert [model.labels[number] for number in model(rows).argmax(axis=1)] == [line[0] for line in lines]
+    with pytest.raises(ValueError, match="give one of bpe_dir"):
+        CheckpointWrapper(checkpoint, vocabulary="x")

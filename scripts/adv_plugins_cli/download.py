@@ -93,7 +93,9 @@ def _from_github(folder: str, path: str, *names: str) -> tuple[Source, ...]:
 def _clue(task: str) -> tuple[Source, ...]:
     members = tuple(f"{task}/{name}.json" for name in ("train", "dev", "test"))
     archive = f"{task.lower()}_public.zip"
-    return (Source(f"/cluebenchmark/tasks/{archive}", f"{task}/{archive}", GOOGLE_HOST, members=members),)
+    return (
+        Source(f"/cluebenchmark/tasks/{archive}", f"{task}/{archive}", GOOGLE_HOST, members=members),
+    )
 
 
 ARC = "ARC-V1-Feb2018-2"
@@ -199,9 +201,7 @@ PACKAGES: dict[str, tuple[Source, ...]] = {
     ),
     # Sets that people made to find a model out: see adv-plugins evaluate --list-sets.
     "AdvGLUE": (
-        Source(
-            "/dataset/dev.zip", "AdvGLUE/dev.zip", ADVGLUE_HOST, members=("AdvGLUE/dev/dev.json",)
-        ),
+        Source("/dataset/dev.zip", "AdvGLUE/dev.zip", ADVGLUE_HOST, members=("AdvGLUE/dev/dev.json",)),
     ),
     "IMDB-contrast": _from_github(
         "IMDB-contrast",
