@@ -205,7 +205,7 @@ def test_an_epsilon_below_0_is_refused(value, capsys):
 def test_checkpoints_of_different_tasks_are_refused(sentiment, binary, tmp_path):
     other = train(binary, tmp_path / "mnli", "MNLI")
     with pytest.raises(SystemExit, match="they cannot be compared"):
-        evaluate.main([str(sentiment[0][0]), str(other), "--data", str(tmp_path)])
+        evaluate.main([str(sentiment[0][0]), str(other), *sentiment[1][:4]])
 
 
 def test_textattack_gets_a_models_probabilities(sentiment, official, binary, tmp_path, monkeypatch):

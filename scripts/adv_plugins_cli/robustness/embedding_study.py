@@ -66,10 +66,7 @@ def worst_cases(
         found = worst_case(
             attacked,
             radius,
-            steps=options.steps,
-            step_size=options.step_size,
-            starts=options.starts,
-            seeds=_seeds(seed, numbers),
+            **_ascent(options, seed, numbers),
         )
         columns = {**found._asdict(), "radius": radius}
         for place, number in enumerate(numbers):
@@ -79,7 +76,13 @@ def worst_cases(
 
 
 def safe_radii(
-    predictor: Predictor, rows: Rows, options: WorstCases, results: ResultsFile, *, batch_size: int
+    predictor: Predictor,
+    rows: Rows,
+    options: WorstCases,
+    results: ResultsFile,
+    *,
+    seed: int,
+    batch_size: int,
 ) -> list[float]:
     """For every row the largest epsilon within which this model holds."""
 
@@ -88,8 +91,7 @@ def safe_radii(
             attacked,
             options.eps * norms(attacked),
             decrements=options.decrements,
-            steps=options.steps,
-            step_size=options.step_size,
+            **_ascent(options, seed, numbers),
         )
         for number, radius in zip(numbers, found.tolist()):
             results.add(number, radius=radius)
@@ -161,6 +163,15 @@ def summarise_curves(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     return {
         name: (100 * np.mean([row[name] for row in found], axis=0)).tolist()
         for name in ("attack", "noise", "layers")
+    }
+
+
+def _ascent(options: WorstCases, seed: int, numbers: Sequence[int]) -> dict[str, Any]:
+    return {
+        "steps": options.steps,
+        "step_size": options.step_size,
+        "starts": options.starts,
+        "seeds": _seeds(seed, numbers),
     }
 
 

@@ -172,6 +172,7 @@ class Evaluation:
             rows.take(numbers),
             asked,
             self.file("epsilon", self.plan.reference, settings),
+            seed=self.plan.seed,
             batch_size=self.plan.batch_size,
         )
 

@@ -130,14 +130,12 @@ def norms(attacked: AttackedModel) -> Any:
     return sentence_norms(attacked.embeddings)
 
 
-def safe_radius(
-    attacked: AttackedModel, start: Any, *, decrements: int, steps: int, step_size: float
-) -> Any:
+def safe_radius(attacked: AttackedModel, start: Any, *, decrements: int, **ascent: Any) -> Any:
     """(B,) the largest of start, start (1 - 1/n), ... within which the prediction stays right under the
     ascent (FreeLB's footnote 12); 0 where it does within none.
 
     Args:
-        start: (B,); decrements: n.
+        start: (B,); decrements: n; ascent: as for :func:`worst_case`.
     """
     import torch
 
@@ -145,7 +143,7 @@ def safe_radius(
     undecided = torch.ones_like(start, dtype=torch.bool)
     for number in range(decrements):
         radius = start * (1 - number / decrements)
-        held = worst_case(attacked, radius, steps=steps, step_size=step_size).held
+        held = worst_case(attacked, radius, **ascent).held
         found = torch.where(undecided & held, radius, found)
         undecided &= ~held
         if not undecided.any():
