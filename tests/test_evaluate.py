@@ -161,6 +161,7 @@ def test_names_are_what_tells_checkpoints_apart(tmp_path):
     [
         ("", "nothing to evaluate on: give --data or --set"),
         ("--data {bin}/nowhere", "no such folder or file"),
+        ("--data {bin}/SST-2-bin --report {root}/labels.tsv", "labels.tsv: is no folder"),
         ("--data {bin}/SST-2-bin --split test9", "has no split test9; it has"),
         ("--data {bin}/SST-2-bin --steps 5", "--steps does nothing without --embedding"),
         ("--data {bin}/SST-2-bin --curve-eps 0.1", "--curve-eps does nothing without --curves"),

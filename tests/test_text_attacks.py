@@ -10,6 +10,16 @@ from adv_plugins_cli.robustness.attacks.search import Limits, attack
 from adv_plugins_cli.robustness.attacks.synonyms import read_neighbours, synonyms
 from adv_plugins_cli.robustness.attacks.typos import KEYBOARD, typos
 from adv_plugins_cli.robustness.attacks.words import like, split
+from adv_plugins_cli.robustness.report import changes
+from adv_plugins_cli.robustness.results_file import ResultsFile
+from adv_plugins_cli.robustness.rows import TextRow
+from adv_plugins_cli.robustness.text_study import (
+    adversarial_table,
+    attack_rows,
+    consistent,
+    labelled,
+    summarise_attack,
+)
 
 GOOD = {"film": 0.4, "wonderful": 2.0, "great": 1.0}
 LIST = {"wonderful": ["brilliant", "great", "a lot", "wonderful"], "great": ["grand"], "film": ["movie"]}
@@ -127,3 +137,46 @@ def test_a_list_of_another_format_is_refused(content, message, tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
         read_neighbours(tmp_path / "list.json")
+
+
+def test_the_study_of_several_rows(tmp_path):
+    texts = [TEXT, "wonderful wonderful great", "dull", "a great film"]
+    rows = [TextRow((text,), "good", f"file:{i}") for i, text in enumerate(texts)]
+    text = labelled("mine", rows, ["bad", "good"])
+    victim = Victim()
+    results = ResultsFile(tmp_path / "rows.jsonl", {})
+    found = attack_rows(victim, text, lambda _row: near, Limits(share=0.4), results, "mine")
+    # the last two are below 1.5 from the start; one word of the second may change, which is too few
+    assert [row["outcome"] for row in found] == ["broken", "held", "wrong", "wrong"]
+    summary = summarise_attack(found)
+    assert summary == {
+        "rows": 4,
+        "accuracy": 50,
+        "accuracy_under_attack": 25,
+        "success": 50,
+        "queries": pytest.approx((found[0]["queries"] + found[1]["queries"]) / 2),
+        "words_changed": pytest.approx(100 / 7),
+    }
+    header, line = adversarial_table(text, found).splitlines()
+    fields = dict(zip(header.split("\t"), line.split("\t")))
+    assert (fields["row"], fields["label"], fields["changed"]) == ("0", "good", "1")
+    assert (fields["original"], fields["adversarial"]) == (TEXT, "What a Brilliant, great film it is!")
+    asked = len(victim.asked)
+    again = attack_rows(
+        victim, text, lambda _row: near, Limits(), ResultsFile(tmp_path / "rows.jsonl", {}), ""
+    )
+    assert len(victim.asked) == asked and [row["outcome"] for row in again] == [
+        row["outcome"] for row in found
+    ]
+
+
+def test_a_pair_is_consistent_if_both_rows_are_right():
+    rows = [TextRow(("x",), "good", "", None, group) for group in ("1", "2", "1", "2")]
+    text = labelled("mine", rows, ["bad", "good"])
+    assert consistent(np.array([True, True, True, False]), text).tolist() == [True, False]
+
+
+def test_changes_are_marked_on_both_sides():
+    one, other = ["a <b> film"], ["a <b> movie"]
+    assert changes(one, other, old=True) == "a &lt;b&gt; <del>film</del>"
+    assert changes(one, other, old=False) == "a &lt;b&gt; <ins>movie</ins>"

@@ -60,11 +60,14 @@ class Evaluation:
         return sorted(np.random.default_rng(seed).choice(count, most, replace=False).tolist())
 
     @contextmanager
-    def timed(self, what: str, model: int, rows: int) -> Iterator[None]:
-        """Keep how long a row took."""
+    def timed(self, what: str, model: int, rows: int | ResultsFile) -> Iterator[None]:
+        """Keep how long a row took; of a study, one that no earlier run had done."""
         begin = time.perf_counter()
         yield
-        seconds = (time.perf_counter() - begin) / max(rows, 1)
+        count = rows.added if isinstance(rows, ResultsFile) else rows
+        if not count:
+            return
+        seconds = (time.perf_counter() - begin) / count
         name = self.plan.names[model]
         self.results["seconds_per_row"].setdefault(what, {})[name] = float(f"{seconds:.3g}")
 
@@ -97,9 +100,9 @@ class Evaluation:
         ]
         return encode_rows(predictor, self.plan.encoder, renamed)
 
-    def score(self, model: int, predictor: Predictor) -> None:
+    def score(self, model: int, predictor: Predictor, rows: Rows | None) -> None:
         """All that one pass over each set can tell."""
-        plan, rows = self.plan, self.rows_of(predictor)
+        plan = self.plan
         if rows is not None:
             with self.timed("scores", model, len(rows)):
                 self.outputs.append(outputs_of(predictor, rows, plan.batch_size))
@@ -129,7 +132,7 @@ class Evaluation:
                 return text_study.candidates_of(name, asked.candidates, seed, asked.neighbours)
 
             title = f"{plan.names[model]}: {name}"
-            with self.timed(name, model, len(text.rows)):
+            with self.timed(name, model, results):
                 found = text_study.attack_rows(victim, text, candidates, asked.limits, results, title)
             self.attacks.setdefault(name, []).append(found)
             if plan.folder is not None:
@@ -138,19 +141,20 @@ class Evaluation:
                 path = plan.folder / f"{name}-{model}.tsv"
                 write_text(path, text_study.adversarial_table(text, found))
 
-    def draw_curves(self, model: int, predictor: Predictor) -> None:
+    def draw_curves(self, model: int, predictor: Predictor, rows: Rows) -> None:
         """Accuracy against epsilon."""
-        asked, rows = self.plan.curves, self.rows_of(predictor)
-        assert asked is not None and rows is not None
+        asked = self.plan.curves
+        assert asked is not None
         numbers = self.chosen(len(rows), self.plan.curve_rows, "curves")
         settings = {"curve_rows": self.plan.curve_rows, **dataclasses.asdict(asked)}
-        with self.timed("curves", model, len(numbers)):
+        results = self.file("curves", model, settings)
+        with self.timed("curves", model, results):
             self.curves.append(
                 embedding_study.measure_curves(
                     predictor,
                     rows.take(numbers),
                     asked,
-                    self.file("curves", model, settings),
+                    results,
                     seed=self.plan.seed,
                     batch_size=self.plan.batch_size,
                 )
@@ -183,13 +187,14 @@ class Evaluation:
         asked, rows = self.plan.worst_cases, self.rows_of(predictor)
         assert asked is not None and rows is not None
         settings = {"numbers": list(numbers), "radii": radii, **dataclasses.asdict(asked)}
-        with self.timed("worst case", model, len(numbers)):
+        results = self.file("embedding", model, settings)
+        with self.timed("worst case", model, results):
             self.worst.append(
                 embedding_study.worst_cases(
                     predictor,
                     rows.take(numbers),
                     asked,
-                    self.file("embedding", model, settings),
+                    results,
                     radii=radii,
                     seed=self.plan.seed,
                     batch_size=self.plan.batch_size,
@@ -311,9 +316,10 @@ def evaluate(plan: Plan) -> dict[str, Any]:
     found = Evaluation(plan)
     for number, trained in enumerate(plan.models):
         predictor = load(trained, plan)
-        found.score(number, predictor)
-        if plan.curves is not None:
-            found.draw_curves(number, predictor)
+        rows = found.rows_of(predictor)
+        found.score(number, predictor, rows)
+        if plan.curves is not None and rows is not None:
+            found.draw_curves(number, predictor, rows)
         if plan.attacks is not None:
             found.attack(number, predictor)
         del predictor  # before the next one is loaded

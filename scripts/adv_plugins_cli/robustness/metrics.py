@@ -10,6 +10,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from adv_plugins.scores import SCORES
 from adv_plugins_cli.robustness.outputs import Outputs
 from fairseq_compat.errors import UserError
 
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.integer[Any]]
 # Of the rows with these numbers, which may repeat.
 Metric = Callable[[Numbers], float]
 LOSS = "loss"

@@ -95,6 +95,10 @@ def refuse_useless(arguments: argparse.Namespace) -> None:
         raise UserError("--neighbors does nothing without --attack synonyms")
     if arguments.search_eps is not None and arguments.search_eps not in arguments.checkpoints:
         raise UserError(f"--search-eps {arguments.search_eps}: is none of the checkpoints")
+    if arguments.report is not None:
+        if arguments.report.exists() and not arguments.report.is_dir():
+            raise UserError(f"{arguments.report}: is no folder (--report)")
+        import matplotlib  # noqa: F401 - missed now rather than after hours
     if len(set(arguments.checkpoints)) < len(arguments.checkpoints):
         raise UserError("a checkpoint is there twice")
     if arguments.changed > 1:

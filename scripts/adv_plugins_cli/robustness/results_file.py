@@ -21,6 +21,7 @@ class ResultsFile:
         """
         self.path = path
         self.done: dict[int, dict[str, Any]] = {}
+        self.added = 0  # by this run
         header = json.dumps(settings, sort_keys=True)
         lines = [header]
         if path is not None and path.is_file():
@@ -39,6 +40,7 @@ class ResultsFile:
     def add(self, row: int, **values: Any) -> None:
         """Keep, and write, the results of one row."""
         self.done[row] = {"row": row, **values}
+        self.added += 1
         if self.path is not None:
             with naming(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(self.done[row]) + "\n")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adv_plugins_cli.robustness.metrics import Metric
+from adv_plugins_cli.robustness.metrics import Metric, Numbers
 
 CONFIDENCE = 95  # percent
 
@@ -34,20 +34,18 @@ class Difference(NamedTuple):
     p: float
 
 
-def draws(rows: int, count: int, seed: int) -> NDArray[np.int64]:
+def draws(rows: int, count: int, seed: int) -> NDArray[np.int32]:
     """(count, rows) numbers of rows, drawn with replacement; the same for all models and metrics."""
-    return np.random.default_rng(seed).integers(rows, size=(count, rows))
+    return np.random.default_rng(seed).integers(rows, size=(count, rows), dtype=np.int32)
 
 
-def estimate(metric: Metric, rows: int, samples: Sequence[NDArray[np.int64]]) -> Estimate:
+def estimate(metric: Metric, rows: int, samples: Sequence[Numbers]) -> Estimate:
     """A metric and its percentile interval."""
     values = [metric(sample) for sample in samples]
     return Estimate(metric(np.arange(rows)), *limits(values))
 
 
-def difference(
-    metric: Metric, first: Metric, rows: int, samples: Sequence[NDArray[np.int64]]
-) -> Difference:
+def difference(metric: Metric, first: Metric, rows: int, samples: Sequence[Numbers]) -> Difference:
     """metric - first, both on the same draws."""
     values = np.array([metric(sample) - first(sample) for sample in samples])
     everything = np.arange(rows)

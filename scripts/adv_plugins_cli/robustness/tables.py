@@ -42,9 +42,12 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
         spent = results["seconds_per_row"]
         yield Table(
             "Cost",
-            "Seconds a row, on the machine of this run; rows that an earlier run had done cost nothing.",
+            "Seconds a row, on the machine of this run, of the rows that no earlier run had done.",
             ["", *names],
-            [[what, *(f"{each.get(name, 0):.3g}" for name in names)] for what, each in spent.items()],
+            [
+                [what, *(f"{each[name]:.3g}" if name in each else "-" for name in names)]
+                for what, each in spent.items()
+            ],
         )
 
 
