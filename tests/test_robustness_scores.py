@@ -4,14 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_rel
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from adv_plugins_cli.robustness import calibration
 from adv_plugins_cli.robustness.metrics import metrics_of
 from adv_plugins_cli.robustness.outputs import Outputs
 from adv_plugins_cli.robustness.results_file import ResultsFile
+from adv_plugins_cli.robustness.seeds import methods_of, over_seeds
 from adv_plugins_cli.robustness.statistics import difference, draws, estimate, mcnemar
+from adv_plugins_cli.robustness.tables import lines
 
 ALL = np.arange(60)
 
@@ -109,3 +111,32 @@ def test_results_go_on_where_a_killed_run_stopped(tmp_path):
     again.add(1, value=1.0)
     assert [row["value"] for row in ResultsFile(path, {"steps": 3}).rows(3)] == [0.5, 1.0, 1.5]
     assert ResultsFile(path, {"steps": 4}).rows(3) == [], "results of something else"
+
+
+def test_names_that_end_in_seeds_are_methods():
+    assert methods_of(["plain/seed1", "plain/seed2", "rat/seed1"]) == {
+        "plain": {1: "plain/seed1", 2: "plain/seed2"},
+        "rat": {1: "rat/seed1"},
+    }
+    assert methods_of(["seed1", "seed2"]) == {"": {1: "seed1", 2: "seed2"}}
+    assert methods_of(["plain/seed1", "rat/seed1"]) == {}, "no spread to tell"
+    assert methods_of(["plain/seed1", "plain/seed2", "other"]) == {}
+
+
+def test_methods_are_compared_over_seeds():
+    values = {"plain": [80.0, 82.0, 81.0], "rat": [83.0, 84.0, 82.5]}
+    by_name = {f"{m}/seed{i}": v for m, each in values.items() for i, v in enumerate(each)}
+    results = {
+        "names": list(by_name),
+        "scores": {name: {"accuracy": {"value": v, "low": v, "high": v}} for name, v in by_name.items()},
+        "attacks": {
+            "typos": {"models": {name: {"accuracy_under_attack": v / 2} for name, v in by_name.items()}}
+        },
+    }
+    found = over_seeds(results)
+    assert list(found) == ["accuracy", "under typos"]
+    one, other = found["accuracy"]["plain"], found["accuracy"]["rat"]
+    assert (one["mean"], one["seeds"], one["p"]) == (81, 3, None) and one["std"] == pytest.approx(1)
+    assert other["p"] == pytest.approx(ttest_rel(values["rat"], values["plain"]).pvalue)
+    shown = {"names": [], "over_seeds": found, "seconds_per_row": {}}
+    assert any(f"83.17 \u00b1 0.764; p {other['p']:.3g}" in line for line in lines(shown))

@@ -21,6 +21,7 @@ from adv_plugins_cli.robustness.outputs import Outputs, outputs_of
 from adv_plugins_cli.robustness.plan import Plan
 from adv_plugins_cli.robustness.results_file import ResultsFile
 from adv_plugins_cli.robustness.rows import Rows, encode_rows, read_split
+from adv_plugins_cli.robustness.seeds import over_seeds
 from adv_plugins_cli.robustness.statistics import difference, draws, estimate, mcnemar
 from adv_plugins_cli.robustness.text_study import LabelledText
 from adv_plugins_cli.robustness.worst_case import hash_of
@@ -235,6 +236,9 @@ class Evaluation:
                 }
                 for name, found in self.attacks.items()
             }
+        seeds = over_seeds(self.results)
+        if seeds:
+            self.results["over_seeds"] = seeds
         return self.results
 
     def _named(self, values: Sequence[Any], of: Callable[[Any], Any]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ class Table(NamedTuple):
 def tables(results: Mapping[str, Any]) -> Iterator[Table]:
     """All that the results have."""
     names = results["names"]
+    if "over_seeds" in results:
+        yield _over_seeds(results["over_seeds"])
     if "scores" in results:
         yield _scores(results, names)
     if "calibration" in results:
@@ -58,6 +60,25 @@ def _estimate(each: Mapping[str, Any], digits: int = 2) -> str:
         return text
     limits = f"[{other['low']:+.{digits}f}, {other['high']:+.{digits}f}]"
     return f"{text}; {other['value']:+.{digits}f} {limits}, p {each.get('mcnemar', other['p']):.3g}"
+
+
+def _over_seeds(found: Mapping[str, Any]) -> Table:
+    methods = list(next(iter(found.values())))
+    rows = []
+    for title, each in found.items():
+        cells = []
+        for method in methods:
+            one = each[method]
+            spread = "" if one["std"] is None else f" \u00b1 {one['std']:.3g}"
+            p = "" if one["p"] is None else f"; p {one['p']:.3g}"
+            cells.append(f"{one['mean']:.4g}{spread}{p}")
+        rows.append([title, *cells])
+    counts = sorted({each[method]["seeds"] for each in found.values() for method in methods})
+    note = (
+        f"Mean and standard deviation over {' to '.join(map(str, counts))} seeds; p: two-sided, of the "
+        "paired t test against the first method over the seeds that both have."
+    )
+    return Table("Over seeds", note, ["", *methods], rows)
 
 
 def _scores(results: Mapping[str, Any], names: Sequence[str]) -> Table:
