@@ -151,6 +151,24 @@ EVERY = METHODS + MASKINGS
 ASA = {"asa_weight": 0.7}  # ASA beside another method
 
 
+CORE = ("rat", "freelb", "rapt", "asa")
+
+
+def named(*names: str) -> list[Method]:
+    """The core and these, for what takes long and where the others have nothing of their own."""
+    return [method for method in METHODS if method.name in CORE + names]
+
+
+def with_kinds(kinds: Iterable[str], few: Iterable[str]) -> list[Any]:
+    """Methods and kinds of task to parametrize: the core with all, the others with a few, as their
+    equations are proven with each elsewhere."""
+    return [
+        pytest.param(method, kind, id=f"{method!r}-{kind}")
+        for method in METHODS
+        for kind in (kinds if method.name in CORE else few)
+    ]
+
+
 def variants(*options: dict[str, Any]) -> list[Any]:
     """Every method without more options, and with each of these if it has them, to parametrize."""
     return [
