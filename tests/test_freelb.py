@@ -54,7 +54,7 @@ def transcription(kind, model, sample, *, steps, norm, uniform, masks=None, fres
     return losses
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("dropout", ["off", "same masks", "new masks"])
 def test_gradients_equal_algorithm_1(float64, monkeypatch, kind, norm, dropout):
@@ -118,7 +118,7 @@ def test_exactly_k_forwards_and_k_backwards(steps):
     assert tiny.flops(freelb, model, sample) == pytest.approx(steps * plain, rel=0.01)
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 def test_all_passes_have_the_same_dropout_masks_and_candidates_different_ones(kind):
     """Without perturbation the K passes are the same; attention dropout included."""
     rates = dict(dropout=0.3, attention_dropout=0.3, pooler_dropout=0.3)

@@ -54,7 +54,7 @@ def test_the_tables_are_sound(table):
             assert column.task in tasks or column.name == paper_tables.AVERAGE
     for row in table.rows:
         assert row.method in {None, *KNOWN} and row.recipe in {"-", *KNOWN}
-        assert row.arch in (None, "bilstm", "textcnn", "texthan")
+        assert row.arch in (None, *WORD_ARCHS)
         for column in table.columns:
             cell = row.cells[column.name]
             assert len(cell.values) in (0, len(column.meters) or 1), (row.name, column.name)

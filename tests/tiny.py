@@ -24,6 +24,7 @@ BATCH, CLASSES, CHOICES, WORDS = 3, 4, 5, 30
 KINDS = ("classification", "regression", "multiple-choice", "masked-lm", "token-classification")
 # Classification with one of the models that are trained from scratch.
 TEXT_KINDS = ("bilstm", "text_cnn", "text_han")
+ALL_KINDS = (*KINDS, *TEXT_KINDS)
 LABELS = ["O", "B-fox", "I-fox", "B-hen"]
 
 
@@ -109,9 +110,7 @@ def text_model(arch, double=True, seed=1, dropout=0.0, **changes):
     own = {name: value for name, value in changes.items() if name not in others}
     args = Namespace(**{**sizes, "dropout": dropout, **own})
     ARCH_CONFIG_REGISTRY[arch](args)
-    task = Task(arch)
-    task.source_dictionary = task.dictionary
-    built = ARCH_MODEL_REGISTRY[arch].build_model(args, task)
+    built = ARCH_MODEL_REGISTRY[arch].build_model(args, SimpleNamespace(source_dictionary=dictionary()))
     built.register_classification_head("sentence_classification_head", num_classes=CLASSES)
     with torch.no_grad():
         for parameter in built.parameters():

@@ -142,9 +142,9 @@ class TextClassifier(BaseFairseqModel):
             return features, None
         return self.classification_heads[classification_head_name](features), None
 
-    def max_positions(self) -> None:
-        """No limit of its own: the task's is that of an example."""
-        return None
+    def max_positions(self) -> Any:
+        """The task's, to which it cuts examples; the model has no limit of its own."""
+        return getattr(self.args, "max_positions", None)
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
         """As fairseq's RoBERTa: a head that the checkpoint does not have, or has for other classes,

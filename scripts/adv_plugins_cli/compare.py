@@ -99,7 +99,8 @@ class Comparison(TaskRuns):
             ValueError: naming the option to change.
         """
         self.recipes = {
-            method: recipes.get_recipe(task, method, arguments.user_dir) for method in arguments.methods
+            method: recipes.get_recipe(task, method, arguments.user_dir, arch=arguments.arch)
+            for method in arguments.methods
         }
         super().__init__(arguments, task)
         rows, share = arguments.train_rows, arguments.held_out
