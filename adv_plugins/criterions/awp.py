@@ -51,8 +51,8 @@ class AwpCriterion(WithAsa):
         v_l = \gamma\, \|\theta_l\|_F\, g_l / \|g_l\|_F, \quad g = \nabla_\theta CE(f_\theta(x), y)
 
     for every weight matrix l of the Transformer layers (Eq. 7 to 10 with one step; v is a constant); of
-    a model without them, of its recurrent layers, convolutions and attention (a convolution's kernels are
-    one weight). As text encoders are trained with it, the inputs are not perturbed, and neither are
+    a model without them, of its recurrent layers, convolutions and attention (a convolution's kernels
+    are one weight). As text encoders are trained with it, the inputs are not perturbed, and neither are
     embeddings, of which a batch knows a few rows, nor the head; biases and norms are none of the paper's
     either. Each pass draws its own dropout masks. The weights themselves are never changed: nothing is
     to be restored.

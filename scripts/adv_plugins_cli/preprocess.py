@@ -74,7 +74,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--split",
         choices=SPLITS,
         default=OFFICIAL,
-        help="r-at: as R-AT's Table 6 parts IMDB (all 50,000 reviews anew) and AG News (default: official)",
+        help="r-at: as R-AT's Table 6 parts IMDB (all 50,000 reviews anew) and AG News "
+        "(default: official)",
     )
     parser.add_argument(
         "--vocabulary-size",
@@ -139,8 +140,8 @@ def make_words(
     data = checked[0] if name in GLUE else checked
     if "train" not in data or not data["train"].inputs:
         raise UserError(
-            f"--words {tokenizer.path}: {name} has no training text to take words of; give the folder of "
-            "a vocabulary"
+            f"--words {tokenizer.path}: {name} has no training text to take words of; give the folder "
+            "of a vocabulary"
         )
     return Words.of_texts(
         str(tokenizer.path),

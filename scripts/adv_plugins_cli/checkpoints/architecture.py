@@ -75,8 +75,8 @@ class Architecture:
         """
         if adversaries and self.arch in WORD_ARCHS:
             raise UserError(
-                f"--arch {self.arch} has no self-attention, which ASA's adversaries mask: choose another "
-                "method, or a RoBERTa-like --arch"
+                f"--arch {self.arch} has no self-attention, which ASA's adversaries mask: choose "
+                "another method, or a RoBERTa-like --arch"
             )
         wanted = adversaries and not self.arch.startswith(ADVERSARIES)
         arch = f"{ADVERSARIES}{self.arch}" if wanted else self.arch

@@ -47,9 +47,9 @@ VOCABULARY_SIZE, MINIMUM_COUNT = 30_000, 2  # this project's
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """kind: of ``OPTIONS``; path: what the option names, a folder, or of SentencePiece the model, or of words
-    the splitter of a vocabulary that is yet to be made; names:
-    the files in its folder that belong to it, () where nobody has said which."""
+    """kind: of ``OPTIONS``; path: what the option names, a folder, or of SentencePiece the model, or of
+    words the splitter of a vocabulary that is yet to be made; names: the files in its folder that belong
+    to it, () where nobody has said which."""
 
     kind: str
     path: Path
@@ -103,8 +103,8 @@ def add_tokenizer_options(parser: argparse.ArgumentParser, *, required: bool = T
         "--words",
         type=Path,
         metavar="HOW",
-        help="or whole words, for bilstm, text_cnn and text_han: 'words' or 'characters' (Chinese) make a "
-        "vocabulary of each task's training set, TASK-bin/input0 is one that was made",
+        help="or whole words, for bilstm, text_cnn and text_han: 'words' or 'characters' (Chinese) make "
+        "a vocabulary of each task's training set, TASK-bin/input0 is one that was made",
     )
 
 

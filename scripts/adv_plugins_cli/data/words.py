@@ -1,9 +1,9 @@
 """Whole words as a vocabulary, for the models that are trained from scratch.
 
-The splitter is that of the ``tokenizers`` library for BERT: text in lower case, parted at white space and
-at every mark of punctuation; ``characters`` also parts Chinese characters from one another, and leaves
-the words of other scripts whole. The vocabulary is the training set's most frequent words, in fairseq's
-dict.txt; what is not in it is ``<unk>``. ``words.json`` beside it names the splitter.
+The splitter is that of the ``tokenizers`` library for BERT: text in lower case, parted at white space
+and at every mark of punctuation; ``characters`` also parts Chinese characters from one another, and
+leaves the words of other scripts whole. The vocabulary is the training set's most frequent words, in
+fairseq's dict.txt; what is not in it is ``<unk>``. ``words.json`` beside it names the splitter.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Words:
         path = Path(folder) / WORDS_FILE
         if not path.is_file():
             raise UserError(
-                f"{path}: no such file; --words takes {' or '.join(SPLITTERS)}, which make a vocabulary of "
-                "the training set, or the folder of one that was made (TASK-bin/input0)"
+                f"{path}: no such file; --words takes {' or '.join(SPLITTERS)}, which make a vocabulary "
+                "of the training set, or the folder of one that was made (TASK-bin/input0)"
             )
         facts = read_json(path)
         if not isinstance(facts, dict) or facts.get("splitter") not in SPLITTERS:

@@ -83,9 +83,7 @@ class Start:
                 "--from-scratch trains without one"
             )
         if checkpoint is not None and arch in WORD_ARCHS:
-            raise UserError(
-                f"--arch {arch} is trained from scratch: --from-scratch, without --checkpoint"
-            )
+            raise UserError(f"--arch {arch} is trained from scratch: --from-scratch, no --checkpoint")
         described = read_architecture(checkpoint.parent) if checkpoint else None
         if described is None:
             return cls(Architecture(arch or default), checkpoint)
