@@ -1,4 +1,4 @@
-"""bilstm, text_cnn and text_han: what they compute, and that every method finds what it needs in them."""
+"""bilstm, text_cnn and text_han: what they compute, and what every method finds in them."""
 
 import logging
 import math
