@@ -75,10 +75,8 @@ def test_imdb_is_read_from_its_archive_and_parted_as_r_at_does(tmp_path):
         "test": 8,
     }
     texts = [text for split in ours.values() for text in split.inputs[0]]
-    assert len(set(texts)) == 80 and {" train " in text for text in ours["test"].inputs[0]} == {
-        True,
-        False,
-    }
+    assert len(set(texts)) == 80
+    assert {" train " in text for text in ours["test"].inputs[0]} == {True, False}
     again = TASKS["IMDB"].reader("r-at")(folder)
     assert again["test"].inputs == ours["test"].inputs
     for text, label in zip(ours["test"].inputs[0], ours["test"].labels):
@@ -157,7 +155,7 @@ def test_from_raw_text_to_predictions(tmp_path, method, capfd):
     text = tmp_path / "texts.txt"
     text.write_text("fine fine film, I liked it\nthe worst film; don't go\n")
     capfd.readouterr()
-    predict.main([str(folder / "checkpoint_best.pt"), str(text)])
+    predict.main([str(folder / "checkpoint_best.pt"), "--input", str(text)])
     rows = capfd.readouterr().out.splitlines()
     assert "pos" in rows[-2] and "neg" in rows[-1]
 

@@ -104,7 +104,7 @@ def model(kind, model_class=RobertaModel, double=True, seed=1, **changes):
 def text_model(arch, double=True, seed=1, dropout=0.0, **changes):
     """One of ``TEXT_KINDS`` in the same way; ``dropout`` is that of the word embeddings, too."""
     torch.manual_seed(seed)
-    sizes = dict(encoder_embed_dim=8, encoder_hidden_size=5, encoder_layers=2)
+    sizes: dict[str, Any] = dict(encoder_embed_dim=8, encoder_hidden_size=5, encoder_layers=2)
     sizes.update(kernel_sizes="2,3,7", kernel_maps=4, embedding_dropout=dropout)
     others = ("activation_dropout", "attention_dropout", "pooler_dropout")  # of RoBERTa alone
     own = {name: value for name, value in changes.items() if name not in others}
