@@ -5,9 +5,9 @@
 For each model: forward, backward and Adam's update of a loop that knows nothing of fairseq and has
 torch's own modules of the same sizes; the same through our criterions, plain and R-AT. The three take
 turns on the same sentences of random words, so that what else the machine does meets them alike; the
-medians are printed. Beside them R-AT's floating-point operations by plain's, counted in float64 on a few short
-sentences: there torch's recurrent layers are the matrix products that its counter knows, while their
-kernels in float32 and on a GPU are not counted.
+medians are printed. Beside them R-AT's floating-point operations by plain's, counted in float64 on a
+few short sentences: there torch's recurrent layers are the matrix products that its counter knows, while
+their kernels in float32 and on a GPU are not counted.
 """
 
 from __future__ import annotations
