@@ -1,7 +1,7 @@
-"""Self-attention some of whose units an adversary masks (ASA), and the gradient that the mask hears."""
+"""Self-attention some of whose units are masked (ASA), and the gradient that the mask hears."""
 
 import math
-from typing import Any, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from adv_plugins.divergence import full_precision
 
 
 def masked_attention(
-    attention: nn.Module, query: Tensor, padding: Optional[Tensor], mask: Tensor
+    attention: nn.Module,
+    query: Tensor,
+    padding: Optional[Tensor],
+    mask: Union[Tensor, Callable[[Tensor], Tensor]],
 ) -> Tensor:
     r"""The output of a fairseq self-attention whose units are masked.
 
@@ -31,7 +34,8 @@ def masked_attention(
     Args:
         attention: with fairseq's projections, ``num_heads``, ``scaling`` and ``dropout_module``.
         query: (T, B, d); padding: (B, T), True at padding, or None; mask: mu (B, T, T), shared by heads,
-            float32 or float64; it leaves at least one unit of a row.
+            float32 or float64; it leaves at least one unit of a row. Or what chooses it, without
+            gradient, from the (B, heads, T, T) scores, which are then computed once for both.
 
     Returns:
         (T, B, d)
@@ -40,7 +44,13 @@ def masked_attention(
     v = _heads(attention, attention.v_proj(query))
     dropout = attention.dropout_module
     rate = dropout.p if dropout.training or dropout.apply_during_inference else 0.0
-    mixed = _MaskedAttention.apply(q, k, v, _kept_units(mask, padding), rate, recomputes_scores(query))
+    scores = None
+    if not isinstance(mask, Tensor):
+        with torch.no_grad():
+            scores = q @ k.transpose(-1, -2)
+            mask = mask(scores)
+    keep = _kept_units(mask, padding)
+    mixed = _MaskedAttention.apply(q, k, v, keep, rate, recomputes_scores(query), scores)
     return attention.out_proj(mixed.permute(2, 0, 1, 3).reshape(query.shape))
 
 
@@ -76,10 +86,18 @@ class _MaskedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor, rate: float, recompute: bool
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keep: Tensor,
+        rate: float,
+        recompute: bool,
+        scores: Optional[Tensor] = None,
     ) -> Tensor:
-        """q, k, v: (B, heads, T, d / heads); keep: (B, 1, T, T); rate: dropout's."""
-        scores, kept = q @ k.transpose(-1, -2), keep > 0.5
+        """q, k, v: (B, heads, T, d / heads); keep: (B, 1, T, T); rate: dropout's; scores: q k^T, where
+        they are known."""
+        scores, kept = q @ k.transpose(-1, -2) if scores is None else scores, keep > 0.5
         weights, total = _softmax_of_kept(scores, kept)
         shares = None if recompute else _shares(scores, kept, total)
         spared = None
@@ -105,11 +123,13 @@ class _MaskedAttention(torch.autograd.Function):
             change, dropped = change.mul_(spared), dropped.mul_(spared)
         v_gradient = dropped.to(v.dtype).transpose(-1, -2) @ gradient
         change = change.sub_(mean).mul_(shares)
-        keep_gradient = change.sum(dim=1, keepdim=True)  # one mask for all heads
+        keep_gradient = None
+        if ctx.needs_input_grad[3]:
+            keep_gradient = change.sum(dim=1, keepdim=True)  # one mask for all heads
         scores_gradient = change.mul_(kept).to(q.dtype)
         q_gradient = scores_gradient @ k
         k_gradient = scores_gradient.transpose(-1, -2) @ q
-        return q_gradient, k_gradient, v_gradient, keep_gradient, None, None
+        return q_gradient, k_gradient, v_gradient, keep_gradient, None, None, None
 
 
 def _softmax_of_kept(scores: Tensor, kept: Tensor) -> Tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ benchmark, the tests, and those of a user's own ``--user-dir`` too.
 """
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Type, TypeVar
+from typing import Any, Callable, Dict, Optional, Tuple, Type, TypeVar
 
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY, FairseqCriterion
 
@@ -21,8 +21,8 @@ class Method:
     name: what the runners call it; criterion: its ``--criterion``; title: in words; paper: authors,
     place and year; address: of the authors' code or, where there is none, of the paper; summary: what an
     update does; passes: what it costs, in passes of plain fine-tuning; flags: its options in a recipe of
-    a task for which no table has a row; adversaries: whether the architecture needs ASA's; replays: its
-    option that says how many updates each batch gets, one after the other (none: one).
+    a task for which no table has a row; adversaries: whether the architecture needs ASA's;
+    replayed_by: the field of its options that says how many updates each batch gets, '' where it is one.
     """
 
     name: str
@@ -34,12 +34,20 @@ class Method:
     passes: str
     flags: str = ""
     adversaries: bool = False
-    replays: str = ""
+    replayed_by: str = ""
 
     @property
     def options(self) -> Any:
         """The dataclass of its criterion's options."""
         return CRITERION_DATACLASS_REGISTRY[self.criterion]
+
+    @property
+    def replays(self) -> Optional[Tuple[str, int]]:
+        """The flag that says how many updates each batch gets, and its default; None where it is one."""
+        if not self.replayed_by:
+            return None
+        default = self.options.__dataclass_fields__[self.replayed_by].default
+        return "--" + self.replayed_by.replace("_", "-"), default
 
 
 METHODS: Dict[str, Method] = {}

@@ -17,7 +17,7 @@ class Method(NamedTuple):
     depend on the rest of its batch; flags: of a training; meter: what it logs in every update; forwards:
     of the model in an update (a doubled batch is one); sequential: the same with one pass in memory;
     replays: updates that a batch gets without more options; sometimes: meters that it only has with
-    further options.
+    further options; label: what tests call it, where the name is not enough.
     """
 
     name: str
@@ -30,9 +30,10 @@ class Method(NamedTuple):
     flags: tuple[str, ...] = ()
     replays: int = 1
     sometimes: frozenset[str] | set[str] = frozenset()
+    label: str = ""
 
     def __repr__(self) -> str:
-        return self.name
+        return self.label or self.name
 
     @property
     def criterion(self) -> str:
@@ -125,14 +126,54 @@ METHODS = [
         sequential=4,
     ),
 ]
+
+
+def masking(name: str, **options: Any) -> Method:
+    """ASA's row with naive masks; ``bernoulli`` is ``scheduled`` with one point."""
+    on = dict(asa_masking=name, **options)
+    return Method(
+        "asa",
+        off=dict(on, consistency_weight=0.0),
+        on=on,
+        alone=on,
+        meter="masked_layer2",
+        forwards=2,
+        sequential=3,
+        label=f"asa-{name}",
+    )
+
+
+MASKINGS = [
+    masking("scheduled", asa_masking_schedule="0:0.4,9:0.2"),
+    masking("magnitude", asa_masking_rate=0.3),
+]
+EVERY = METHODS + MASKINGS
 ASA = {"asa_weight": 0.7}  # ASA beside another method
+
+
+CORE = ("rat", "freelb", "rapt", "asa")
+
+
+def named(*names: str) -> list[Method]:
+    """The core and these, for what takes long and where the others have nothing of their own."""
+    return [method for method in METHODS if method.name in CORE + names]
+
+
+def with_kinds(kinds: Iterable[str], few: Iterable[str]) -> list[Any]:
+    """Methods and kinds of task to parametrize: the core with all, the others, whose equations are proven
+    with each, with a few."""
+    return [
+        pytest.param(method, kind, id=f"{method!r}-{kind}")
+        for method in METHODS
+        for kind in (kinds if method.name in CORE else few)
+    ]
 
 
 def variants(*options: dict[str, Any]) -> list[Any]:
     """Every method without more options, and with each of these if it has them, to parametrize."""
     return [
-        pytest.param(method, more, id="-".join([method.name, *more]))
+        pytest.param(method, more, id="-".join([repr(method), *more]))
         for more in ({}, *options)
-        for method in METHODS
+        for method in EVERY
         if method.knows(more)
     ]

@@ -12,7 +12,10 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
 import test_asa
+import tiny
 import training
+from adv_plugins.models.asa_roberta import strip_adversary as strip
+from adv_plugins.naive_masks import parse_schedule
 from adv_plugins_cli import plot as plot_attention
 from adv_plugins_cli import preprocess_text
 from adv_plugins_cli import strip as strip_adversary
@@ -20,6 +23,7 @@ from adv_plugins_cli.checkpoints.architecture import Architecture, read_architec
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.convert_from_hf import build_checkpoint
 from adv_plugins_cli.data import tokenizer_options
+from adv_plugins_cli.figures import attention_maps, drawing, loading, masked_proportions
 from adv_plugins_cli.recipes import run_folder
 from conftest import ROOT
 
@@ -268,7 +272,7 @@ def test_stock_fairseq_loads_a_stripped_checkpoint(trained, tmp_path, capsys):
 def test_attention_is_fairseqs_and_masked_units_are_zero():
     model = test_asa.model(KIND, double=False).eval()
     tokens = torch.tensor([0, 5, 6, 7, 8, 9, 4, 5, 2])
-    found = plot_attention.attention_of(model, tokens, seed=1)
+    found = attention_maps.attention_of(model, tokens, seed=1)
     layers = model.encoder.sentence_encoder.layers
     stock = []
 
@@ -292,19 +296,19 @@ def test_attention_is_fairseqs_and_masked_units_are_zero():
     left = found[0].clean * (found[0].masked > 0)
     left = left / left.sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(found[0].masked, left, rtol=1e-4)
-    other = plot_attention.attention_of(model, tokens, seed=2)
+    other = attention_maps.attention_of(model, tokens, seed=2)
     assert (other[0].clean == found[0].clean).all() and (other[0].masked != found[0].masked).any()
 
 
 def test_masked_proportion_of_each_layer_and_its_history(trained, tmp_path):
-    model, task = plot_attention.load(trained / "checkpoint_last.pt", None)
+    model, task = loading.load(trained / "checkpoint_last.pt", None)
     with torch.no_grad():  # an adversary that wants nothing in the first layer, all in the second
         for layer, bias in zip(model.encoder.sentence_encoder.layers, (-20.0, 20.0), strict=True):
             adversary = layer.self_attn.adversary
             adversary.query.bias.fill_(abs(bias))
             adversary.key.weight.zero_()
             adversary.key.bias.fill_(bias)
-    first, second = plot_attention.masked_proportions(model, task, "valid", batch=4, seed=1)
+    first, second = masked_proportions.masked_proportions(model, task, "valid", batch=4, seed=1)
     valid = task.dataset("valid")
     lengths = [len(valid[index]["net_input.src_tokens"]) for index in range(len(valid))]
     keeps_one = np.mean([1 - 1 / length for length in lengths])  # each token one of its units
@@ -316,13 +320,13 @@ def test_masked_proportion_of_each_layer_and_its_history(trained, tmp_path):
         '{"num_updates": "9", "masked_layer1": "0.5", "loss": "1"}\n'
         'x | INFO | train | {"train_num_updates": "9", "train_masked_layer1": "0.4"}\n'
     )
-    assert plot_attention.read_history(log) == {"layer1": [(5, 0.25), (9, 0.5)]}
+    assert masked_proportions.read_history(log) == {"layer1": [(5, 0.25), (9, 0.5)]}
 
 
 def test_figures(trained, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     tokens = (torch.tensor([0, 5, 6, 2]), ["<s>", "a", "b", "</s>"])
-    monkeypatch.setattr(plot_attention, "encode", lambda *_: tokens)
+    monkeypatch.setattr(attention_maps, "encode", lambda *_: tokens)
     checkpoint = str(trained / "checkpoint_last.pt")
     maps = ["maps", checkpoint, "--text=a b", "--bpe-dir=x"]
     layers = ["layers", f"RTE={checkpoint}"]
@@ -335,8 +339,55 @@ def test_figures(trained, tmp_path, monkeypatch):
         plot_attention.main([*maps, "--layers", "3", f"--out={out}"])
 
 
+def test_maps_of_a_model_without_an_adversary(trained, tmp_path, monkeypatch):
+    """They are fairseq's attention, the left half of what an asa_roberta's would be."""
+    pytest.importorskip("matplotlib")
+    tokens = torch.tensor([0, 5, 6, 7, 8, 2])
+    with_adversary = test_asa.model(KIND, double=False).eval()
+    plain = tiny.model(KIND, double=False).eval()
+    plain.load_state_dict(strip(with_adversary.state_dict()))
+    ours = attention_maps.attention_of(plain, tokens, seed=1)
+    theirs = attention_maps.attention_of(with_adversary, tokens, seed=1)
+    assert len(ours) == 2 and all(each.masked is None for each in ours)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.clean, other.clean)
+    names = [str(token) for token in tokens.tolist()]
+    panels = [
+        len(attention_maps.plot_maps({1: each[0], 2: each[1]}, names, None).axes)
+        for each in (ours, theirs)
+    ]
+    assert panels == [4, 6]  # with a scale a row
+
+    flags = ("--max-update=1", f"--user-dir={ROOT / 'adv_plugins'}")
+    folder = tmp_path / "plain"
+    training.train(trained / "data", folder, KIND, "rat_criterion", *flags, arch="roberta")
+    monkeypatch.setattr(attention_maps, "encode", lambda *_: (tokens, names))
+    checkpoint, out = str(folder / "checkpoint_last.pt"), tmp_path / "maps.png"
+    plot_attention.main(["maps", checkpoint, "--text=a b", f"--out={out}"])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="has no adversary; train it with an asa_ architecture"):
+        plot_attention.main(["layers", f"a={checkpoint}", f"--out={out}"])
+
+
+def test_a_log_is_a_schedule_of_naive_masks(tmp_path, capsys):
+    """The mean over the layers; of a log that was gone on with the later line counts."""
+    pytest.importorskip("matplotlib")
+    log = tmp_path / "train.log"
+    line = '{{"num_updates": "{}", "masked_layer1": "{}", "masked_layer2": "{}"}}\n'
+    log.write_text(
+        "".join(line.format(*row) for row in ((10, 0.5, 0.3), (20, 0.9, 0.9), (20, 0.2, 0.1)))
+    )
+    plot_attention.main(["history", str(log), f"--out={tmp_path / 'history.png'}"])
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == "--asa-masking-schedule 10:0.4,20:0.15"
+    assert parse_schedule(said.split()[1]) == [(10, 0.4), (20, 0.15)]
+    log.write_text("".join(line.format(n, 0.5, 0.5) for n in range(1, 1001)))
+    found = parse_schedule(masked_proportions.schedule(masked_proportions.read_history(log)))
+    assert 40 <= len(found) <= 52 and found[0][0] == 1 and found[-1] == (1000, 0.5)
+
+
 def test_plots_refuse_in_one_line(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_attention, "new_figure", lambda *size: None)
+    monkeypatch.setattr(drawing, "new_figure", lambda *size: None)
     checkpoint, out = str(trained / "checkpoint_last.pt"), f"--out={tmp_path / 'x.png'}"
     log = tmp_path / "train.log"
     log.write_text('{"num_updates": "1", "loss": "1"}\n')
@@ -361,7 +412,7 @@ def test_plots_refuse_in_one_line(trained, tmp_path, monkeypatch):
         assert "\n" not in str(caught.value.code)
     # what a killed training was writing is no fault of the log's
     log.write_text('{"num_updates": "1", "masked_layer1": "0.5"}\n{"num_updates": "2", "masked_la')
-    assert plot_attention.read_history(log) == {"layer1": [(1, 0.5)]}
+    assert masked_proportions.read_history(log) == {"layer1": [(1, 0.5)]}
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -29,7 +29,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text("utf-8")
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")))
 }
-SUBCOMMANDS = {"convert": ("from-hf", "to-hf"), "plot": ("maps", "layers", "history")}
+SUBCOMMANDS = {"convert": ("from-hf", "to-hf"), "plot": ("maps", "layers", "history", "nearest-words")}
 # Of other programs than ours and fairseq's.
 FOREIGN = {"--no-deps", "--use-pep517"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")

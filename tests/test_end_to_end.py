@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import training
-from methods import METHODS
+from methods import named
 from processes import run_two_workers
 
 
@@ -65,8 +65,8 @@ def worker(rank, port, arguments):
     training.train(*arguments)
 
 
-@pytest.mark.parametrize("criterion", [method.name for method in METHODS])
-def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
+@pytest.mark.parametrize("method", named("freeat", "smart"), ids=repr)
+def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, method):
     """Five batches, so one worker has none in the last update; unused parameters included.
 
     Where nothing is drawn at random the weights are those of one worker with ``--update-freq 2``.
@@ -74,19 +74,19 @@ def test_two_workers_train_as_one_with_twice_the_batches(tmp_path, criterion):
     kind = "multiple-choice"
     data = training.write_data(tmp_path / "data", kind)
     flags = "--dropout 0 --attention-dropout 0 --max-epoch 1".split()
-    if criterion == "freelb":
+    if method.knows(["adv_init_eps"]):
         flags += ["--adv-init-eps", "0"]
-    if criterion == "rapt":
+    if method.name == "rapt":
         flags += ["--noise-max-layer", "2"]
     distributed = "--distributed-backend gloo --ddp-backend legacy_ddp --find-unused-parameters"
-    arguments = (data, tmp_path / "two", kind, f"{criterion}_criterion", *flags, *distributed.split())
+    arguments = (data, tmp_path / "two", kind, method.criterion, *flags, *distributed.split())
     assert run_two_workers(worker, arguments) == [None, None]
     two = torch.load(tmp_path / "two" / "checkpoint_last.pt")
     assert all(torch.isfinite(value).all() for value in two["model"].values())
-    assert two["optimizer_history"][-1]["num_updates"] == 3
-    if criterion in ("rat", "freelb"):
+    assert two["optimizer_history"][-1]["num_updates"] == 3 * method.replays
+    if method.name in ("rat", "freelb", "freeat", "smart"):
         one = training.train(
-            data, tmp_path / "one", kind, f"{criterion}_criterion", *flags, "--update-freq", "2"
+            data, tmp_path / "one", kind, method.criterion, *flags, "--update-freq", "2"
         )
         torch.testing.assert_close(two["model"], one["model"], rtol=1e-3, atol=1e-5)
 

@@ -10,7 +10,7 @@ import test_batches
 import tiny
 import training
 from adv_plugins.dropout import SameMasks
-from methods import METHODS
+from methods import EVERY, METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -31,7 +31,7 @@ def test_the_same_dropout_mask_on_the_gpu():
 
 @pytest.mark.parametrize("sequential", [False, True])
 @pytest.mark.parametrize("kind", tiny.KINDS)
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("method", EVERY, ids=repr)
 def test_the_gpu_gives_the_cpus_gradients(float64, monkeypatch, method, kind, sequential):
     """Without random numbers; ASA's masked attention is computed again in the backward there."""
     found = []

@@ -17,6 +17,7 @@ from adv_plugins_cli import plot as plot_attention
 from adv_plugins_cli import predict
 from adv_plugins_cli import strip as strip_adversary
 from adv_plugins_cli.checkpoints.checkpoint_model import build, model_options
+from adv_plugins_cli.figures import drawing, masked_proportions
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK]".split() + [f"w{index}" for index in range(training.WORDS)]
 
@@ -40,7 +41,7 @@ def state(trained):
 def ask(tool, folder, checkpoint, *more):
     """Runs one of the tools on a checkpoint; returns what it says when it refuses it, else ''."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plot_attention, "new_figure", lambda *size: None)
+        patch.setattr(drawing, "new_figure", lambda *size: None)
         if tool == "predict":
             words = ["--wordpiece", str(folder)]
             request = [str(checkpoint), "--input", str(folder / "in"), *words, *more]
@@ -49,7 +50,7 @@ def ask(tool, folder, checkpoint, *more):
             request = ["layers", f"a={checkpoint}", "--out", str(folder / "out.png")]
             call = plot_attention.main
             figure = argparse.Namespace(savefig=lambda path, **options: None)
-            patch.setattr(plot_attention, "plot_curves", lambda *curves: figure)
+            patch.setattr(masked_proportions, "plot_curves", lambda *curves: figure)
         else:
             target = checkpoint.with_name("stripped.pt")
             target.unlink(missing_ok=True)

@@ -35,6 +35,8 @@ METERS = {
     "fgm": ("FgmCriterion", "adv_loss"),
     "pgd": ("PgdCriterion", "adv_loss"),
     "yopo": ("YopoCriterion", "adv_loss"),
+    "freeat": ("FreeAtCriterion", "perturbation_norm"),
+    "smart": ("SmartCriterion", "bregman_loss"),
     "rdrop": ("RDropCriterion", "consistency_loss"),
     "r3f": ("R3fCriterion", "consistency_loss"),
     "neftune": ("NeftuneCriterion", "perturbation_norm"),

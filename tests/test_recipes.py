@@ -1,5 +1,6 @@
 """Every recipe is a command that fairseq understands, and none starts without what it needs."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ RECIPES = {key: recipes.get_recipe(*key) for key in recipes.load_recipes()}
 EXAMPLES = training.ROOT / "examples"
 SOURCES = {
     *("RoBERTa", "R-AT", "FreeLB", "FreeLB-u", "FreeLB-7", "FreeLB-cqa", "RAPT", "ASA", "CQA"),
-    *("PGD", "YOPO", "this project"),
+    *("PGD", "YOPO", "FreeAT", "SMART", "this project"),
     *("RoBERTa*", "R-AT*", "FreeLB*", "ASA*"),
 }
 LARGE = recipes.Start(Architecture("roberta_large"))
@@ -132,6 +133,62 @@ def test_freelbs_passes_are_the_sources_ascents_plus_one(recipe, data):
     assert (cfg.optimization.max_update, cfg.lr_scheduler.warmup_updates) == (updates, warmup)
     assert (cfg.dataset.batch_size, cfg.optimization.update_freq) == (batch, [accumulation])
     assert cfg.optimization.lr == [lr]
+
+
+# FreeAT's launch scripts in that release: as above; RTE's values are those of the thread.
+FREE_AT_SCRIPTS = {
+    "CoLA": (5536, 320, 1e-5, 8, 2, 0.05, 3, 0.4, 0.2),
+    "MNLI": (123873, 7432, 1e-5, 3, 11, 0.1, 2, 0.01, 0.2),
+    "MRPC": (2296, 137, 5e-6, 2, 8, 0.04, 3, 0.64, 0.4),
+    "QNLI": (33112, 1986, 1e-5, 2, 16, 0.1, 2, 0.15, 0.15),
+    "QQP": (113272, 28318, 1e-5, 32, 1, 0.15, 2, 0.32, 0.62),
+    "SST-2": (20935, 1256, 1e-5, 8, 4, 0.1, 2, 1, 0.6),
+    "STS-B": (3598, 214, 2e-5, 8, 2, 0.1, 3, 0.16, 0.28),
+    "RTE": (2036, 122, 1e-5, 2, 8, 0.03, 3, 0.16, 0.14),
+}
+
+
+@pytest.mark.parametrize("task", FREE_AT_SCRIPTS)
+def test_free_ats_updates_are_the_scripts_times_its_steps(task, data):
+    cfg = parsed(RECIPES[task, "freeat"], data)
+    updates, warmup, lr, batch, accumulation, step, steps, start, bound = FREE_AT_SCRIPTS[task]
+    own = cfg.criterion
+    assert (own.adv_step_size, own.adv_steps) == (step, steps)
+    assert (own.adv_init_eps, own.adv_eps) == (start, bound)
+    counts = (cfg.optimization.max_update, cfg.lr_scheduler.warmup_updates)
+    assert counts == (updates * steps, warmup * steps)
+    assert (cfg.dataset.batch_size, cfg.optimization.update_freq) == (batch, [accumulation])
+    assert cfg.optimization.lr == [lr]
+
+
+def test_the_updates_of_each_batch_are_counted_where_a_recipe_counts(data):
+    """Without a row of its own, and where the number is computed; a flag of the user's wins."""
+
+    def counted(recipe, *extra):
+        command = recipe.command(data, start=LARGE, save_dir=Path("x"), seed=1, extra=extra)
+        cfg = training.parse(command[1:])
+        return cfg.optimization.max_update, cfg.lr_scheduler.warmup_updates
+
+    for task in ("WNLI", "CommonsenseQA"):
+        plain, own = recipes.get_recipe(task, "plain"), recipes.get_recipe(task, "freeat")
+        once = counted(plain)
+        assert not own.has_row and counted(own)[0] == 3 * once[0]
+        assert counted(own, "--adv-steps", "5")[0] == 5 * once[0]
+    compared = dataclasses.replace(RECIPES["RTE", "freeat"], updates="-", warmup="0.5", epochs="4")
+    assert counted(compared) == (9 * 4 * 3, 9 * 2 * 3), "18 examples in batches of 2"
+
+
+@pytest.mark.parametrize(
+    "recipe", [each for each in RECIPES.values() if each.method == "smart"], ids=lambda r: r.task
+)
+def test_smarts_values_are_its_papers_in_our_units(recipe, data):
+    cfg = parsed(recipe, data)
+    twice = 1 if recipe.task == "STS-B" else 2
+    assert (cfg.criterion.consistency_weight, cfg.criterion.bregman_weight) == (3 * twice, twice)
+    own = cfg.criterion
+    assert (own.adv_steps, own.adv_step_size, own.adv_eps, own.adv_init_eps) == (1, 1e-3, 1e-5, 1e-5)
+    assert (own.bregman_momentum, own.bregman_late_momentum) == (0.99, 0.999)
+    assert cfg.optimization.lr[0] in (1e-5, 2e-5, 3e-5, 5e-5) and cfg.optimization.clip_norm == 1
 
 
 @pytest.mark.parametrize("task", RAT_TABLE_7)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from adv_plugins.models.asa_roberta import AsaRobertaModel
-from methods import METHODS
+from methods import EVERY
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 READS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim"}
@@ -54,7 +54,7 @@ def reads_on_the_gpu(criterion, model, sample):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("method", EVERY, ids=repr)
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("sequential", [False, True])
 def test_a_method_waits_no_more_often_than_its_forwards(monkeypatch, device, method, kind, sequential):

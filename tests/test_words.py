@@ -97,7 +97,7 @@ def test_r_ats_sizes_of_the_whole(real_data):
 
 def test_a_vocabulary_is_of_the_training_set_and_lies_beside_the_data(tmp_path):
     write_reviews(tmp_path / "data" / "IMDB")
-    run(tmp_path, "--words", "words", "--split", "r-at", "--minimum-count", "1")
+    run(tmp_path, "--whole-words", "words", "--split", "r-at", "--minimum-count", "1")
     place = tmp_path / "bin" / "IMDB-bin" / "input0"
     assert json.loads((place / "words.json").read_text()) == {"splitter": "words"}
     found = find_tokenizer(place)
@@ -115,8 +115,11 @@ def test_a_vocabulary_is_of_the_training_set_and_lies_beside_the_data(tmp_path):
 @pytest.mark.parametrize(
     "flags,message",
     [
-        (("--words", "letters"), "letters.words.json: no such file; --words takes words or characters"),
-        (("--words", "words", "--minimum-count", "1000"), "--minimum-count 1000: no word"),
+        (
+            ("--whole-words", "letters"),
+            "letters.words.json: no such file; --whole-words takes words or characters",
+        ),
+        (("--whole-words", "words", "--minimum-count", "1000"), "--minimum-count 1000: no word"),
     ],
 )
 def test_bad_requests_name_the_knob(tmp_path, flags, message):
@@ -128,10 +131,10 @@ def test_bad_requests_name_the_knob(tmp_path, flags, message):
 
 def test_a_split_that_a_task_does_not_have(tmp_path):
     with pytest.raises(UserError, match="--split r-at: RTE has the official split alone"):
-        run(tmp_path, "--words", "words", "--split", "r-at", tasks=("RTE",))
+        run(tmp_path, "--whole-words", "words", "--split", "r-at", tasks=("RTE",))
     (tmp_path / "data" / "ANLI").mkdir(parents=True)
     with pytest.raises(UserError, match="--split r-at: ANLI is no task of R-AT's Table 6"):
-        run(tmp_path, "--words", "words", "--split", "r-at", tasks=("ANLI",))
+        run(tmp_path, "--whole-words", "words", "--split", "r-at", tasks=("ANLI",))
 
 
 @pytest.mark.parametrize("method", ["rat", "smart"])

@@ -26,7 +26,7 @@ class FreeAtCriterionConfig(BallConfig):
     address="https://github.com/ashafahi/free_adv_train",
     summary="K updates of each batch, one after the other, on a perturbation that climbs meanwhile",
     passes="1, in K updates of a batch",
-    replays="adv_steps",
+    replayed_by="adv_steps",
 )
 @register_criterion("free_at_criterion", dataclass=FreeAtCriterionConfig)
 class FreeAtCriterion(InBall):

@@ -1,7 +1,7 @@
 """RAPT, multi-layer random perturbation training (Pereira et al., BlackboxNLP 2021)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Tuple
 
 import torch
 from fairseq.criterions import register_criterion
@@ -127,10 +127,18 @@ class RaptCriterion(WithAsa):
 
     def noise(self, hidden: Tensor, real: Tensor) -> Tensor:
         """delta (T, B, d) for hidden states of that shape; ``real`` (B, T, 1) is False at padding."""
-        noise = torch.randn_like(full_precision(hidden)) * real.transpose(0, 1)
-        size = noise.abs().amax(dim=self.norm_dimensions, keepdim=True)
-        return (self.eta * noise / size.clamp_min(1e-30)).to(hidden.dtype)
+        return bounded_noise(hidden, real, self.eta, self.norm_dimensions)
 
     def draw_layer(self) -> int:
         """r, the same on all workers."""
         return self.draws.up_to(self.max_layer) if self.max_layer else 0
+
+
+def bounded_noise(
+    hidden: Tensor, real: Tensor, eta: float, dimensions: Tuple[int, ...] = (-1,)
+) -> Tensor:
+    """eta z / ||z||_inf, z ~ N(0, 1), for (T, B, d) hidden states; the norm is over these dimensions, a
+    token's own."""
+    noise = torch.randn_like(full_precision(hidden)) * real.transpose(0, 1)
+    size = noise.abs().amax(dim=dimensions, keepdim=True)
+    return (eta * noise / size.clamp_min(1e-30)).to(hidden.dtype)

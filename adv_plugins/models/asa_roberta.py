@@ -5,10 +5,9 @@ The model is fairseq's RoBERTa; each self-attention only carries two more linear
 ``asa_roberta`` is a RoBERTa, bit for bit.
 """
 
-import contextlib
 import logging
 import math
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, ContextManager, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.models import register_model, register_model_architecture
@@ -20,11 +19,9 @@ from fairseq.models.roberta.model import (
 )
 from torch import Tensor, nn
 
-from adv_plugins.batch import at_least_one
-from adv_plugins.checkpointing import computing, plain_forward
 from adv_plugins.divergence import full_precision
 from adv_plugins.masked_attention import masked_attention
-from adv_plugins.perturbation import replaced_forward
+from adv_plugins.masked_layers import maskable, masked_layers, masked_proportion, real_positions
 
 logger = logging.getLogger(__name__)
 
@@ -65,18 +62,12 @@ class Adversary(nn.Module):
         hidden = hidden.detach()
         query, key = (linear(hidden).transpose(0, 1) for linear in (self.query, self.key))
         scores = full_precision(torch.bmm(query, key.transpose(1, 2))) / math.sqrt(query.size(-1))
-        if padding is None:
-            padding = torch.zeros(scores.shape[:2], dtype=torch.bool, device=scores.device)
-        real_key = ~padding.bool()[:, None, :]
+        real = real_positions(scores, padding)
         noisy = scores + logistic_noise(scores)
         soft = torch.sigmoid(noisy)
-        # A token keeps at least the unit that the adversary wants least; no row is masked wholly.
-        least = noisy.masked_fill(~real_key, math.inf).argmin(dim=-1, keepdim=True)
-        allowed = (real_key & ~padding.bool()[:, :, None]).scatter(2, least, False)
         hard = (soft > 0.5).to(soft.dtype)
-        mask = torch.where(allowed, hard - soft.detach() + soft, 0.0)
-        real_units = at_least_one((~padding.bool()).sum(dim=1)).to(soft.dtype).pow(2)
-        return mask, mask.sum(dim=(1, 2)) / real_units
+        mask = torch.where(maskable(noisy, real), hard - soft.detach() + soft, 0.0)
+        return mask, masked_proportion(mask, real)
 
 
 def logistic_noise(like: Tensor) -> Tensor:
@@ -106,57 +97,18 @@ def _attacked_layers(model: nn.Module) -> List[nn.Module]:
     return [m for m in model.modules() if hasattr(getattr(m, "self_attn", None), "adversary")]
 
 
-@contextlib.contextmanager
-def biased(model: nn.Module) -> Iterator[List[List[Tensor]]]:
-    """Within the context every self-attention of ``model`` is masked by its adversary.
-
-    Works with ``--checkpoint-activations``, also when the backward runs after the context: what such a
-    layer computes again is the masked layer, which returns its masked proportion as a second output.
-
-    Yields:
-        for each layer a list that gets the (B,) masked proportion, one entry a call of the model.
-    """
-    proportions: List[List[Tensor]] = []
-    with contextlib.ExitStack() as stack:
-        for layer in _attacked_layers(model):
-            proportions.append([])
-            forward = _masked_forward(layer, proportions[-1])
-            stack.enter_context(replaced_forward(layer, forward))
-        yield proportions
+def biased(model: nn.Module) -> ContextManager[List[List[Tensor]]]:
+    """Within the context every self-attention of ``model`` is masked by its adversary; yields the masked
+    proportions as :func:`masked_layers` does."""
+    return masked_layers(_attacked_layers(model), _attend_under_attack)
 
 
-def _masked_forward(layer: nn.Module, proportions: List[Tensor]) -> Callable[..., Tensor]:
-    """The forward of a Transformer layer whose attention its adversary masks."""
-    plain = plain_forward(layer)
-
-    def masked(*args: Any, **kwargs: Any) -> Tuple[Tensor, Tensor]:
-        with _masked_by_adversary(layer.self_attn) as proportion:
-            output = plain(*args, **kwargs)
-        return output, proportion[0]
-
-    compute = computing(layer, masked)
-
-    def forward(*args: Any, **kwargs: Any) -> Tensor:
-        output, proportion = compute(*args, **kwargs)
-        proportions.append(proportion)
-        return output
-
-    return forward
-
-
-@contextlib.contextmanager
-def _masked_by_adversary(attention: nn.Module) -> Iterator[List[Tensor]]:
-    """Within the context ``attention`` is masked; yields a list that gets the masked proportion."""
-    proportions: List[Tensor] = []
-
-    def forward(query: Tensor, *args: Any, key_padding_mask: Any = None, **kwargs: Any) -> Any:
-        mask, proportion = attention.adversary(query, key_padding_mask)
-        proportions.append(proportion)
-        reversed_mask = _Reversed.apply(mask)
-        return masked_attention(attention, query, key_padding_mask, reversed_mask), None
-
-    with replaced_forward(attention, forward):
-        yield proportions
+def _attend_under_attack(
+    attention: nn.Module, query: Tensor, padding: Optional[Tensor]
+) -> Tuple[Tensor, Tensor]:
+    """A self-attention masked by its adversary; see :data:`masked_layers.Attend`."""
+    mask, proportion = attention.adversary(query, padding)
+    return masked_attention(attention, query, padding, _Reversed.apply(mask)), proportion
 
 
 @register_model("asa_roberta")

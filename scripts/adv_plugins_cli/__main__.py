@@ -16,7 +16,7 @@ COMMANDS = {
     "download": ("download", "fetch public data and checkpoints"),
     "convert": ("convert", "weights from Hugging Face's format, and back"),
     "pretrain": ("pretrain", "continue the pre-training of an encoder, with ASA or without"),
-    "plot": ("plot", "draw ASA's attention maps and masked proportions"),
+    "plot": ("plot", "draw attention maps, masked proportions, the words nearest to a hidden state"),
     "strip": ("strip", "make an asa_* checkpoint a plain one"),
     "tasks": ("tasks", "list the tasks, or say what one expects"),
     "methods": ("methods", "list the methods, or one's options"),

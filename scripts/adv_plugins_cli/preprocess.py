@@ -82,14 +82,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=positive,
         default=VOCABULARY_SIZE,
         metavar="N",
-        help="of --words words|characters: the most frequent so many (default: %(default)s)",
+        help="of --whole-words words|characters: the most frequent so many (default: %(default)s)",
     )
     parser.add_argument(
         "--minimum-count",
         type=positive,
         default=MINIMUM_COUNT,
         metavar="N",
-        help="of --words words|characters: that occur so often (default: %(default)s)",
+        help="of --whole-words words|characters: that occur so often (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing TASK-bin")
     return parser.parse_args(argv)
@@ -140,7 +140,7 @@ def make_words(
     data = checked[0] if name in GLUE else checked
     if "train" not in data or not data["train"].inputs:
         raise UserError(
-            f"--words {tokenizer.path}: {name} has no training text to take words of; give the folder "
+            f"--whole-words {tokenizer.path}: {name} has no training text to take words of; give the folder "
             "of a vocabulary"
         )
     return Words.of_texts(

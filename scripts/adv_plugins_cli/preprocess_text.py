@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> Path:
     tokenizer = chosen(arguments)
     assert tokenizer is not None  # one of the options is required
     if is_to_be_made(tokenizer):
-        raise UserError(f"--words {tokenizer.path}: is made of a task's training set (preprocess)")
+        raise UserError(f"--whole-words {tokenizer.path}: is made of a task's training set (preprocess)")
     encoder = load_encoder(tokenizer)
     from adv_plugins_cli.data.binarize import write_split
 

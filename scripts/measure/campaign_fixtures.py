@@ -55,17 +55,13 @@ STOCK = {
     "WNUT-17": "token_classification",
     "text": "masked_lm",
 }
-CRITERIONS = {
-    "rat": "rat_criterion",
-    "freelb": "freelb_criterion",
-    "rapt": "rapt_criterion",
-    "asa": "asa_criterion",
-}
 
 
 def train_line(task: str, method: str = "plain", *, start: bool = True) -> str:
     """A fairseq-train command line of two updates, to be filled by a place."""
-    criterion = CRITERIONS.get(method) or STOCK.get(task, "sentence_prediction")
+    criterion = f"{method}_criterion"
+    if method == "plain":
+        criterion = STOCK.get(task, "sentence_prediction")
     arch = "asa_roberta" if method == "asa" else "roberta"
     more = "--noise-max-layer 2" if method == "rapt" else ""
     begin = "--finetune-from-model {made}/start/model.pt" if start else ""

@@ -2,7 +2,7 @@
 
     python scripts/measure/campaign_kills.py --kills 100
 
-Each subject (our four criterions and a stock one with fairseq-train, and adv-plugins finetune) first
+Each subject (our four criterions, two that carry a state, and a stock one with fairseq-train, and adv-plugins finetune) first
 trains a tiny model on random data without interruption. Then it is killed with SIGKILL, again and
 again: at random moments; before the n-th of the operations that its saving consists of (opening,
 renaming, copying, removing a file); and in the middle of writing a checkpoint, at a random byte. After
@@ -47,6 +47,9 @@ CRITERIONS = {
     "freelb": "--criterion freelb_criterion --adv-steps 2 --arch roberta",
     "rapt": "--criterion rapt_criterion --noise-max-layer 1 --arch roberta",
     "asa": "--criterion asa_criterion --arch asa_roberta",
+    # These two carry something from update to update.
+    "freeat": "--criterion free_at_criterion --adv-steps 2 --arch roberta",
+    "smart": "--criterion smart_criterion --bregman-weight 0.5 --arch roberta",
     "stock": "--criterion sentence_prediction --arch roberta",
 }
 SUBJECTS = (*CRITERIONS, "finetune")

@@ -219,6 +219,9 @@ def go_round(root: Path, port: int) -> None:
     do(f"strip {adversarial} plain.pt", leaves="plain.pt")
     do(f"plot maps {adversarial} --text cat --out maps.png", leaves="maps.png")
     do(f"plot layers asa={adversarial} --out layers.png", leaves="layers.png")
+    do(f"plot maps {best} --text cat --out maps.png", leaves="maps.png")
+    words = f"plot nearest-words {best} --text cat --words cat --layer 1"
+    do(f"{words} --out words.png", leaves="words.png", says="cosine")
     do("plot history checkpoints/RTE/asa/seed1/train.log --out history.png", leaves="history.png")
     print(f"{steps.total:6.1f} s  in all")
 

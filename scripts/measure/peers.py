@@ -304,15 +304,28 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def show(times: dict[str, list[float]]) -> None:
-    """Print the table. times: sentences per second of each turn."""
-    first = next(iter(times.values()))
+    """Print the table, and what is to be compared. times: sentences per second of each turn."""
+    first = next(iter(times))
     print("| | sentences / s (min - max) | ratio (min - max) |")
     print("| --- | ---: | ---: |")
     for name, own in times.items():
-        ratios = [one / other for one, other in zip(own, first)]
-        speed = f"{statistics.median(own):.1f} ({min(own):.1f} - {max(own):.1f})"
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-        print(f"| {name} | {speed} | {ratio} |", flush=True)
+        print(f"| {name} | {spread(own, 1)} | {ratio(times, name, first)} |", flush=True)
+    pairs = [("ours, plain", "fairseq"), ("ours, plain, bfloat16", "ours, plain")]
+    pairs += [(f"ours, {name}", f"{name} by hand") for name in ("R-Drop", "R-AT", "FreeLB")]
+    for one, other in pairs:
+        if one in times and other in times:
+            print(f"{one} / {other}: {ratio(times, one, other)}", flush=True)
+
+
+def ratio(times: dict[str, list[float]], one: str, other: str) -> str:
+    """Of two contestants' speeds within a turn."""
+    return spread([own / others for own, others in zip(times[one], times[other])], 2)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, minimum and maximum."""
+    median, least, most = statistics.median(values), min(values), max(values)
+    return f"{median:.{digits}f} ({least:.{digits}f} - {most:.{digits}f})"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -335,7 +348,7 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"turn {turn + 1}: {name}: {sentences / seconds:.1f} sentences / s", flush=True)
     show(times)
     if arguments.json:
-        facts = {key: str(value) for key, value in vars(arguments).items()}
+        facts = {name: str(value) for name, value in vars(arguments).items() if name != "source"}
         write_json(arguments.json, {"arguments": facts, "sentences_per_second": times})
 
 

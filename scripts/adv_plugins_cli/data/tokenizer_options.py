@@ -38,7 +38,7 @@ OPTIONS = {
     "gpt2-bpe": "bpe_dir",
     "sentencepiece": "sentencepiece",
     "wordpiece": "wordpiece",
-    "words": "words",
+    "words": "whole_words",
 }
 WORDS_FILE = "words.json"
 SPLITTERS = ("words", "characters")  # of words; a vocabulary is made of the training set then
@@ -100,7 +100,7 @@ def add_tokenizer_options(parser: argparse.ArgumentParser, *, required: bool = T
         help="or the folder of a BERT-like model, with tokenizer.json or vocab.txt",
     )
     encoder.add_argument(
-        "--words",
+        "--whole-words",
         type=Path,
         metavar="HOW",
         help="or whole words, for bilstm, text_cnn and text_han: 'words' or 'characters' (Chinese) make "

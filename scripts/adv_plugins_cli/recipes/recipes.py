@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 import math
@@ -101,7 +102,8 @@ class Recipe:
 
     criterion: of the method, None for the task's own; adversaries: whether the architecture needs ASA's;
     user_dir: the package that knows the method; has_row: whether the table has one of it; workers: that
-    share an update, as the batch is one's.
+    share an update, as the batch is one's; replays: the option that says how many updates each batch
+    gets, and its default.
     """
 
     task: str
@@ -122,6 +124,7 @@ class Recipe:
     user_dir: Path | None = None
     has_row: bool = True
     workers: int = 1
+    replays: tuple[str, int] | None = None
 
     @property
     def kind(self) -> TaskKind:
@@ -146,13 +149,15 @@ class Recipe:
             extra: flags of the user, which win over the recipe's.
         """
         updates, warmup = self.updates, self.warmup
+        # A row of the method's own names its numbers; what else is counted knows one update a batch.
+        times = self.times(extra) if updates == "-" or not self.has_row else 1
         if updates == "-":
             batch = int(self.batch) * self.workers
             if not count_rows(data):
                 raise UserError(f"{data}: no training examples")
             updates = str(math.ceil(count_rows(data) / batch) * int(self.epochs))
-        if "." in warmup:
-            warmup = str(math.ceil(float(warmup) * int(updates)))
+        updates = str(int(updates) * times)
+        warmup = str(math.ceil(float(warmup) * int(updates)) if "." in warmup else int(warmup) * times)
         pairs = self.kind.separator and start.architecture.separators == 2
         return [
             "fairseq-train",
@@ -174,6 +179,16 @@ class Recipe:
             *(("--finetune-from-model", str(start.checkpoint)) if start.checkpoint else ()),
             *extra,
         ]
+
+    def times(self, extra: Sequence[str] = ()) -> int:
+        """How many updates each batch gets, with these flags behind the recipe's."""
+        if self.replays is None:
+            return 1
+        option, default = self.replays
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument(option, type=int, default=default, dest="times")
+        found: int = parser.parse_known_args([*shlex.split(self.flags), *extra])[0].times
+        return found
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -238,7 +253,11 @@ def get_recipe(
         has_row=False,
     )
     return dataclasses.replace(
-        found, criterion=facts.criterion, adversaries=facts.adversaries, user_dir=user_dir
+        found,
+        criterion=facts.criterion,
+        adversaries=facts.adversaries,
+        user_dir=user_dir,
+        replays=facts.replays,
     )
 
 

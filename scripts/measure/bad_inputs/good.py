@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import campaign_fixtures as fixtures
+from adv_plugins_cli.recipes.methods import CORE
 from bad_inputs.common import (
     ASA,
     BEST,
@@ -77,7 +78,7 @@ def good_cases() -> Iterator[Case]:
             continue
         yield works(tool, f"nothing: {line}", line, says, limit=300)
     for task in fixtures.TASK_FLAGS:
-        for method in ("plain", *fixtures.CRITERIONS):
+        for method in CORE:
             if task in ("RTE", "text") or method == "rat":
                 yield works(TRAIN, f"nothing ({task}, {method})", train_line(task, method), "done")
     for name in ("TNEWS", "IFLYTEK", "AG-News", "IMDB", "ANLI", "PAWS-QQP", "ARC-Easy", "DREAM", "WSC"):

@@ -15,6 +15,7 @@ def plot_cases() -> Iterator[Case]:
     maps = f"maps {best} --text 'the cat' --bpe-dir {{made}}/start --out {{out}}/a.png"
     layers = f"layers x={best} --out {{out}}/a.png"
     history = "history {in}/train.log --out {out}/a.png"
+    words = maps.replace("maps", "nearest-words", 1) + " --words the"
     tool = "plot_attention"
     for wrong, line, says in (
         ("a layer that does not exist", f"{maps} --layers 9", "--layers"),
@@ -23,7 +24,6 @@ def plot_cases() -> Iterator[Case]:
         ("head 0", f"{maps} --head 0", "--head"),
         ("data that do not exist", f"{maps} --data {{in}}/none", "none"),
         ("a sentence that is too long", maps.replace("the cat", "cat " * 200), "--text|long"),
-        ("a model without adversaries (maps)", maps.replace(ASA, RTE), "rte"),
         ("a model without adversaries (layers)", layers.replace(ASA, RTE), "rte"),
         ("a curve without a name", layers.replace("x=", ""), "NAME=CHECKPOINT"),
         ("a split that does not exist", f"{layers} --split nothing", "nothing|--split"),
@@ -31,6 +31,12 @@ def plot_cases() -> Iterator[Case]:
         ("a negative batch", f"{layers} --batch -3", "--batch"),
         ("data of another task", f"{layers} --data {{made}}/bin/text", "bin/text|--data"),
         ("a seed that is negative", f"{layers} --seed -1", "--seed"),
+        ("a word that the text lacks", words.replace("--words the", "--words dog"), "--words"),
+        ("a layer that does not exist (words)", f"{words} --layer 99", "--layer"),
+        ("noise without an end", f"{words} --eta inf", "--eta"),
+        ("no bank", f"{words} --bank {{in}}/none", "none"),
+        ("a bank that nothing asks for", f"{words} --bank {{in}}/none --against embeddings", "--bank"),
+        ("no words of a list", f"{words} --top 0", "--top"),
         ("no command", "", "command"),
         ("a missing log", history, r"train\.log"),
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import campaign_fixtures as fixtures
+from adv_plugins_cli.recipes.methods import CORE
 from bad_inputs.common import (
     BLOCKED,
     LATIN,
@@ -118,7 +118,7 @@ def training_cases() -> Iterator[Case]:
     start = "--finetune-from-model {in}/none.pt"
     yield train("a missing checkpoint to start from", start, r"none\.pt")
     # what diverges
-    for method in ("plain", *fixtures.CRITERIONS):
+    for method in CORE:
         says = "NaN|nan|Inf|inf|--lr|--clip-norm"
         for wrong, change in (("NaN", filled(float("nan"))), ("infinite", filled(float("inf")))):
             bad = [copied(START, "bad"), state("bad/model.pt", change)]

@@ -132,7 +132,7 @@ def _archived_reviews(archive: Path, split: str) -> Split:
 
     found: dict[str, dict[str, str]] = {label: {} for label in IMDB}
     try:
-        with tarfile.open(archive, "r|gz") as members:
+        with tarfile.open(archive, "r:gz") as members:
             for member in members:
                 *_, half, label, name = ("", "", *member.name.split("/"))
                 if half == split and label in found and name.endswith(".txt") and member.isfile():

@@ -1,0 +1,1 @@
+"""The figures of ``adv-plugins plot``, one module for each kind."""
