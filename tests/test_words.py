@@ -137,13 +137,12 @@ def test_a_split_that_a_task_does_not_have(tmp_path):
         run(tmp_path, "--whole-words", "words", "--split", "r-at", tasks=("ANLI",))
 
 
-@pytest.mark.parametrize("method", ["rat", "smart"])
-def test_from_raw_text_to_predictions(tmp_path, method, capfd):
+def test_from_raw_text_to_predictions(tmp_path, capfd):
     """finetune makes data and vocabulary, resumes nothing, and its folder is enough for predict."""
     write_reviews(tmp_path / "data" / "IMDB")
     folder = tmp_path / "run"
     request = [
-        *("IMDB", method, "--from-scratch", "--arch", "text_cnn", "--split", "r-at"),
+        *("IMDB", "rat", "--from-scratch", "--arch", "text_cnn", "--split", "r-at"),
         *("--data-dir", str(tmp_path / "data"), "--data-bin", str(tmp_path / "bin")),
         *("--save-dir", str(folder), "--", *TINY, "--max-epoch", "15", "--lr", "0.02"),
         *("--batch-size", "8", "--total-num-update", "120", "--max-update", "120"),

@@ -140,8 +140,8 @@ def make_words(
     data = checked[0] if name in GLUE else checked
     if "train" not in data or not data["train"].inputs:
         raise UserError(
-            f"--whole-words {tokenizer.path}: {name} has no training text to take words of; give the folder "
-            "of a vocabulary"
+            f"--whole-words {tokenizer.path}: {name} has no training text to take words of; give the "
+            "folder of a vocabulary"
         )
     return Words.of_texts(
         str(tokenizer.path),

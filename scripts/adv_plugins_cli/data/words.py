@@ -51,8 +51,8 @@ class Words:
         path = Path(folder) / WORDS_FILE
         if not path.is_file():
             raise UserError(
-                f"{path}: no such file; --whole-words takes {' or '.join(SPLITTERS)}, which make a vocabulary "
-                "of the training set, or the folder of one that was made (TASK-bin/input0)"
+                f"{path}: no such file; --whole-words takes {' or '.join(SPLITTERS)}, which make a "
+                "vocabulary of the training set, or the folder of one that was made (TASK-bin/input0)"
             )
         facts = read_json(path)
         if not isinstance(facts, dict) or facts.get("splitter") not in SPLITTERS:
