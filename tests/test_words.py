@@ -3,10 +3,11 @@
 import io
 import json
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 
-from adv_plugins_cli import finetune, paper, predict, preprocess
+from adv_plugins_cli import compare, finetune, paper, predict, preprocess
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.formats import TASKS
 from adv_plugins_cli.data.tokenizer_options import Tokenizer, find_tokenizer, load_encoder
@@ -180,6 +181,16 @@ def test_recipes_from_scratch(tmp_path, monkeypatch):
     (tmp_path / "model.pt").touch()
     with pytest.raises(UserError, match="--arch bilstm is trained from scratch"):
         recipes.Start.of(tmp_path / "model.pt", "bilstm")
+
+
+def test_what_a_comparison_tries():
+    def tried(arch, method):
+        arguments = SimpleNamespace(arch=arch, lr=["1e-3"], user_dir=None)
+        return [each["flags"] for each in compare.candidates(method, arguments, "1e-3")]
+
+    assert [each.split()[-1] for each in tried("bilstm", "rat")] == ["1", "5", "9"]
+    assert len({len(tried("text_cnn", method)) for method in ("rat", "fgm", "rdrop", "freelb")}) == 1
+    assert tried(None, "rat") != tried("text_han", "rat")
 
 
 @pytest.mark.parametrize(
