@@ -13,6 +13,7 @@ their kernels in float32 and on a GPU are not counted.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -123,7 +124,7 @@ def updates(
 
         def update() -> None:
             adam.zero_grad()
-            loss().backward()  # type: ignore[no-untyped-call]
+            loss().backward()
             adam.step()
 
         return update
@@ -133,8 +134,14 @@ def updates(
     )
     for name, registered in METHODS.items():
         model, own = build(arch, vocabulary, classes), criterion(registered)
-        made[name] = stepping(model.parameters(), lambda own=own, model=model: own(model, sample)[0])
+        made[name] = stepping(model.parameters(), functools.partial(loss_of, own, model, sample))
     return made
+
+
+def loss_of(own: Any, model: nn.Module, sample: dict[str, Any]) -> Tensor:
+    """A criterion's."""
+    loss: Tensor = own(model, sample)[0]
+    return loss
 
 
 def operations(arch: str, registered: str) -> int:

@@ -270,7 +270,8 @@ def _from_scratch(recipe: Recipe, user_dir: Path | None) -> Recipe:
         flags = load_methods(user_dir)[recipe.method].flags
         row = {**rows[PLAIN], "flags": flags}
         source = f"plain's row of {source}, and the method's own options"
-    return dataclasses.replace(recipe, **row, updates="-", source=source)
+    settings: dict[str, Any] = {**row, "updates": "-", "source": source}
+    return dataclasses.replace(recipe, **settings)
 
 
 def count_rows(data: Path) -> int:
