@@ -145,8 +145,9 @@ def test_from_raw_text_to_predictions(tmp_path, capfd):
     request = [
         *("IMDB", "rat", "--from-scratch", "--arch", "text_cnn", "--split", "r-at"),
         *("--data-dir", str(tmp_path / "data"), "--data-bin", str(tmp_path / "bin")),
-        *("--save-dir", str(folder), "--", *TINY, "--max-epoch", "15", "--lr", "0.02"),
-        *("--batch-size", "8", "--total-num-update", "120", "--max-update", "120"),
+        *("--save-dir", str(folder), "--", *TINY, "--max-epoch", "6", "--lr", "0.1"),
+        *("--batch-size", "8", "--total-num-update", "48", "--max-update", "48"),
+        *("--num-workers", "0", "--validate-interval", "6"),
     ]
     assert finetune.main(request) == 0
     result = json.loads((folder / "result.json").read_text())
