@@ -5,16 +5,36 @@ context, also by an exception, is all that restoring takes.
 """
 
 import contextlib
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+import warnings
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from torch import Tensor, nn
 
 from adv_plugins.checkpointing import computing, plain_forward
 from adv_plugins.divergence import full_precision
+from adv_plugins.fork import body, encoder_layers
 from adv_plugins.perturbation import replaced_forward
 
-# A weight of a Transformer layer: the module that has it, and its name there.
+# A weight of a layer: the module that has it, and its name there.
 Place = Tuple[nn.Module, str]
+
+
+def layers_of(model: nn.Module) -> List[nn.Module]:
+    """What lies between a model's embeddings and its heads: the Transformer layers, or of a model that
+    has none every module with weights of its own (recurrent layers, convolutions, linear maps).
+
+    Raises:
+        UserError: the model has no such part.
+    """
+    below = body(model)
+    if below is None or hasattr(below, "layers"):
+        return list(encoder_layers(model))
+    parts = [
+        module
+        for module in below.modules()
+        if not isinstance(module, nn.Embedding) and any(True for _ in module.parameters(recurse=False))
+    ]
+    return parts or list(encoder_layers(model))
 
 
 def matrices(layer: nn.Module) -> List[Place]:
@@ -28,7 +48,7 @@ def matrices(layer: nn.Module) -> List[Place]:
 
 
 @contextlib.contextmanager
-def shifted(layers: nn.ModuleList, shifts: Dict[nn.Parameter, Tensor]) -> Iterator[None]:
+def shifted(layers: Sequence[nn.Module], shifts: Dict[nn.Parameter, Tensor]) -> Iterator[None]:
     """Within the context these layers compute with shifted weights.
 
     It works with ``--checkpoint-activations``, also when the backward runs after the context.
@@ -59,11 +79,31 @@ def _shifted_forward(
 @contextlib.contextmanager
 def _weights_shifted(places: List[Place], shifts: Dict[nn.Parameter, Tensor]) -> Iterator[None]:
     weights: List[Any] = [module._parameters[name] for module, name in places]
+    recurrent = {module: None for module, _ in places if isinstance(module, nn.RNNBase)}
     try:
         for (module, name), weight in zip(places, weights):
             value = (full_precision(weight) + shifts[weight]).to(weight.dtype)
             module._parameters[name] = value
-        yield
+        with _without_one_chunk() if recurrent else contextlib.nullcontext():
+            for module in recurrent:
+                _list_weights(module)
+            yield
     finally:
         for (module, name), weight in zip(places, weights):
             module._parameters[name] = weight
+        for module in recurrent:
+            _list_weights(module)
+
+
+def _list_weights(module: nn.RNNBase) -> None:
+    """torch's recurrent layers compute with a list of their weights, made when these are set."""
+    module._flat_weights = [module._parameters[name] for name in module._flat_weights_names]
+
+
+@contextlib.contextmanager
+def _without_one_chunk() -> Iterator[None]:
+    """cuDNN wants a layer's weights side by side in memory; shifted ones are copied there, and torch
+    warns of it at every call."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not part of single contiguous chunk")
+        yield

@@ -20,6 +20,9 @@ from fairseq.models.roberta import RobertaModel
 
 import training
 from adv_plugins.methods import METHODS
+from adv_plugins.models.bilstm import BiLstmModel
+from adv_plugins.models.text_cnn import TextCnnModel
+from adv_plugins.models.text_han import TextHanModel
 from methods import METHODS as TESTED
 
 ROOT = training.ROOT
@@ -109,10 +112,12 @@ def measuring():
 
 
 def fairseq_options():
-    """fairseq-train's, with all criterions and the RoBERTa family, and of the tasks that are named."""
-    parser = training.options.get_training_parser()
-    RobertaModel.add_args(parser)
-    known = {flag for action in parser._actions for flag in action.option_strings}
+    """fairseq-train's, with all criterions and models, and of the tasks that are named."""
+    known = set()
+    for model in (RobertaModel, BiLstmModel, TextCnnModel, TextHanModel):
+        parser = training.options.get_training_parser()
+        model.add_args(parser)
+        known |= {flag for action in parser._actions for flag in action.option_strings}
     for config in CRITERION_DATACLASS_REGISTRY.values():
         known |= {"--" + name.replace("_", "-") for name in config.__dataclass_fields__}
     every = f"{training.TINY} {training.ADAM} {' '.join(training.KIND_FLAGS.values())}"

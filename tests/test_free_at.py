@@ -108,7 +108,7 @@ def descend(model):
                 parameter -= RATE * parameter.grad
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_updates_equal_algorithm_1(float64, monkeypatch, kind, norm, dropout):

@@ -80,7 +80,7 @@ def transcription(kind, model, sample, *, eps, alpha, passes, loss="bi-kl", over
 # Regression compares outputs by their squared difference, whatever the loss.
 CASES = [
     (kind, over, loss, passes)
-    for kind in tiny.KINDS
+    for kind in tiny.ALL_KINDS
     for over in ("embedding-matrix", "sentence")
     for loss in DIVERGENCES
     for passes in (2, 3)
@@ -126,7 +126,7 @@ def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, over, 
     tiny.assert_same_gradients(tiny.gradients(model), reference)
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 @pytest.mark.parametrize("passes", [2, 3])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_sequential_passes_have_the_same_gradients(float64, monkeypatch, kind, passes, dropout):
@@ -316,10 +316,11 @@ def test_loss_is_logged_at_the_same_scale_in_training_and_validation():
     assert set(values[1]) == {"loss", "nll_loss", "accuracy"}
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 @pytest.mark.parametrize("passes", [2, 3])
 def test_it_costs_one_pass_more_than_its_adversarial_passes(kind, passes):
-    model, sample = tiny.model(kind, double=False), tiny.sample(kind)
+    # In float64 recurrent layers are products of matrices, which the counter knows, and no kernels.
+    model, sample = tiny.model(kind), tiny.sample(kind)
     rat = criterion(kind, adv_passes=passes)
     plain = tiny.flops(rat.base, model, sample)
     assert tiny.flops(rat, model, sample) == pytest.approx((1 + passes) * plain, rel=0.01)

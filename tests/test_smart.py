@@ -75,7 +75,7 @@ def descend(model):
     model.zero_grad()
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 @pytest.mark.parametrize("projection,steps", [("ball", 1), ("ball", 3), ("token", 2), ("ball", 0)])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, projection, steps, dropout):
@@ -111,11 +111,11 @@ def test_gradients_equal_the_papers_equations(float64, monkeypatch, kind, projec
         value.backward()
         torch.testing.assert_close(value, expected.detach(), rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(log["objective"], value.detach())
-        assert log["consistency_loss"] > 1e-3 and "bregman_loss" not in log
+        assert log["consistency_loss"] > 1e-4 and "bregman_loss" not in log
         tiny.assert_same_gradients(tiny.gradients(model), reference)
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_updates_with_the_proximal_term_equal_algorithm_1(float64, monkeypatch, kind, dropout):
     """All weights after four updates of two batches, with both momenta."""
@@ -174,7 +174,7 @@ def test_updates_with_the_proximal_term_equal_algorithm_1(float64, monkeypatch, 
     assert not utils.has_parameters(own) and own.state_dict() == {}
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", tiny.ALL_KINDS)
 def test_sequential_passes_have_the_same_masks(float64, kind):
     """All of them, attention's included, and the random stream goes on alike."""
     model, sample, results = tiny.model(kind, attention_dropout=0.3, **RATES), tiny.sample(kind), []

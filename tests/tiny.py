@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.data import Dictionary
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.models.roberta import RobertaModel, base_architecture
 from fairseq.tasks.masked_lm import MaskedLMTask
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
@@ -21,6 +22,9 @@ from adv_plugins.tasks.token_classification import TokenClassificationTask
 DROPOUT = 0.3
 BATCH, CLASSES, CHOICES, WORDS = 3, 4, 5, 30
 KINDS = ("classification", "regression", "multiple-choice", "masked-lm", "token-classification")
+# Classification with one of the models that are trained from scratch.
+TEXT_KINDS = ("bilstm", "text_cnn", "text_han")
+ALL_KINDS = (*KINDS, *TEXT_KINDS)
 LABELS = ["O", "B-fox", "I-fox", "B-hen"]
 
 
@@ -37,6 +41,7 @@ class Task:
     """Just enough of the tasks: their type decides which base criterion is wrapped."""
 
     def __new__(cls, kind) -> Any:
+        kind = "classification" if kind in TEXT_KINDS else kind
         stock = {
             "classification": SentencePredictionTask,
             "regression": SentencePredictionTask,
@@ -77,6 +82,8 @@ def model_args(**changes):
 
 def model(kind, model_class=RobertaModel, double=True, seed=1, **changes):
     """A model in training mode with the head that ``kind`` needs; weights large enough to matter."""
+    if kind in TEXT_KINDS:
+        return text_model(kind, double, seed, **changes)
     torch.manual_seed(seed)
     built = model_class.build_model(model_args(**changes), Task(kind))
     classes = {"classification": CLASSES, "regression": 1, "multiple-choice": 1}.get(kind)
@@ -94,6 +101,25 @@ def model(kind, model_class=RobertaModel, double=True, seed=1, **changes):
     return (built.double() if double else built).train()
 
 
+def text_model(arch, double=True, seed=1, dropout=0.0, **changes):
+    """One of ``TEXT_KINDS`` in the same way; ``dropout`` is that of the word embeddings, too."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = dict(encoder_embed_dim=8, encoder_hidden_size=5, encoder_layers=2)
+    sizes.update(kernel_sizes="2,3,7", kernel_maps=4, embedding_dropout=dropout)
+    others = ("activation_dropout", "attention_dropout", "pooler_dropout")  # of RoBERTa alone
+    own = {name: value for name, value in changes.items() if name not in others}
+    args = Namespace(**{**sizes, "dropout": dropout, **own})
+    ARCH_CONFIG_REGISTRY[arch](args)
+    built = ARCH_MODEL_REGISTRY[arch].build_model(args, SimpleNamespace(source_dictionary=dictionary()))
+    built.register_classification_head("sentence_classification_head", num_classes=CLASSES)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.normal_(std=0.5)
+        table = built.encoder.sentence_encoder.embed_tokens
+        table.weight[table.padding_idx].zero_()
+    return (built.double() if double else built).train()
+
+
 def tokens(generator, lengths, pad=1):
     """(B, T) ids with right padding; words repeat within and across sentences."""
     rows = torch.full((len(lengths), max(lengths)), pad)
@@ -106,6 +132,7 @@ def tokens(generator, lengths, pad=1):
 
 def sample(kind, seed=1, lengths=(12, 5, 10)):
     """A batch of ``kind`` with padding."""
+    kind = "classification" if kind in TEXT_KINDS else kind
     generator = torch.Generator().manual_seed(seed)
     batch = len(lengths)
 

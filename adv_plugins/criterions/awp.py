@@ -1,7 +1,7 @@
 """AWP, adversarial weight perturbation (Wu et al., NeurIPS 2020), of a text encoder."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import torch
 from fairseq.criterions import register_criterion
@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from adv_plugins.criterions.options import check_range
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
 from adv_plugins.dropout import drops_layers
-from adv_plugins.fork import encoder_layers
 from adv_plugins.methods import register_method
 from adv_plugins.perturbation import divide_by_norm
-from adv_plugins.shifted_weights import matrices, shifted
+from adv_plugins.shifted_weights import layers_of, matrices, shifted
 from adv_plugins.step import Step
 from fairseq_compat.errors import UserError
 
@@ -51,10 +50,12 @@ class AwpCriterion(WithAsa):
         L = c\, CE(f_\theta(x), y) + CE(f_{\theta + v}(x), y), \qquad
         v_l = \gamma\, \|\theta_l\|_F\, g_l / \|g_l\|_F, \quad g = \nabla_\theta CE(f_\theta(x), y)
 
-    for every weight matrix l of the Transformer layers (Eq. 7 to 10 with one step; v is a constant). As
-    text encoders are trained with it, the inputs are not perturbed, and neither are embeddings, of which
-    a batch knows a few rows, nor the head; biases and norms are none of the paper's either. Each pass
-    draws its own dropout masks. The weights themselves are never changed: nothing is to be restored.
+    for every weight matrix l of the Transformer layers (Eq. 7 to 10 with one step; v is a constant); of
+    a model without them, of its recurrent layers, convolutions and attention (a convolution's kernels
+    are one weight). As text encoders are trained with it, the inputs are not perturbed, and neither are
+    embeddings, of which a batch knows a few rows, nor the head; biases and norms are none of the paper's
+    either. Each pass draws its own dropout masks. The weights themselves are never changed: nothing is
+    to be restored.
 
     Meters: ``loss`` (and all of the base's) is the clean loss; ``adv_loss`` and ``objective`` are in the
     same units; ``weight_perturbation`` is the L2 norm of v.
@@ -64,7 +65,7 @@ class AwpCriterion(WithAsa):
 
     Raises:
         UserError: options out of range, a task whose criterion cannot be wrapped, or (at the first
-            batch) a model without Transformer layers or that drops some.
+            batch) a model without such layers or that drops some.
     """
 
     ADVICE_ON_NAN = ", or a smaller --awp-gamma, or a later --awp-start-update"
@@ -82,9 +83,9 @@ class AwpCriterion(WithAsa):
         return self.gamma != 0 and self.update_number >= self.start_update
 
     def check_model(self, model: nn.Module) -> None:
-        """It needs Transformer layers, and the same ones in both passes."""
+        """It needs layers, and the same ones in both passes."""
         super().check_model(model)
-        encoder_layers(model)
+        layers_of(model)
         if drops_layers(model):
             raise UserError(
                 "awp_criterion makes two passes of the same layers: set --encoder-layerdrop 0"
@@ -92,7 +93,7 @@ class AwpCriterion(WithAsa):
 
     def perturbed_forward(self, step: Step) -> Any:
         """One step up in the weights, and a pass there."""
-        layers = encoder_layers(step.module)
+        layers = layers_of(step.module)
         clean = step.run(last=False, write=True)
         step.backward(clean.loss)
         shifts = self._shifts(step, layers)
@@ -108,7 +109,7 @@ class AwpCriterion(WithAsa):
             weight_perturbation=norm * clean.logging["nsentences"],
         )
 
-    def _shifts(self, step: Step, layers: nn.ModuleList) -> Dict[nn.Parameter, Tensor]:
+    def _shifts(self, step: Step, layers: Sequence[nn.Module]) -> Dict[nn.Parameter, Tensor]:
         """v of each weight matrix that the loss depends on."""
         gradients = step.kept.of(
             [module._parameters[name] for layer in layers for module, name in matrices(layer)]

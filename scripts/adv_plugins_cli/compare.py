@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS
 from adv_plugins_cli.command import UserError, one_line_errors, read_json, seed_number
 from adv_plugins_cli.data.subset import make_subset
 from adv_plugins_cli.data.task_data import add_data_options
@@ -76,15 +77,16 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def candidates(method: str, arguments: argparse.Namespace, lr: str | None) -> list[dict[str, str]]:
-    """What the search tries for a method, as fields of its recipe; its defaults where ``search.tsv`` has
-    nothing."""
+    """What the search tries for a method, as fields of its recipe; its defaults where ``search.tsv``
+    (``search_from_scratch.tsv``) has nothing."""
     if method == "plain":
         return [{"lr": rate, "flags": ""} for rate in arguments.lr]
     assert lr is not None
-    rows = recipes.read_table(recipes.TABLES / "search.tsv")
+    table = "search_from_scratch.tsv" if arguments.arch in WORD_ARCHS else "search.tsv"
+    rows = recipes.read_table(recipes.TABLES / table)
     tried = [row["flags"] for row in rows if row["method"] == method]
     if not tried:
-        print(f"{method}: search.tsv has no candidates; its own options are the only one")
+        print(f"{method}: {table} has no candidates; its own options are the only one")
         tried = [load_methods(arguments.user_dir)[method].flags]
     return [{"lr": lr, "flags": flags} for flags in tried]
 
@@ -99,7 +101,8 @@ class Comparison(TaskRuns):
             ValueError: naming the option to change.
         """
         self.recipes = {
-            method: recipes.get_recipe(task, method, arguments.user_dir) for method in arguments.methods
+            method: recipes.get_recipe(task, method, arguments.user_dir, arch=arguments.arch)
+            for method in arguments.methods
         }
         super().__init__(arguments, task)
         rows, share = arguments.train_rows, arguments.held_out

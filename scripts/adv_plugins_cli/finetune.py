@@ -62,7 +62,8 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
     check_extra(arguments.extra)
     precision = choose_precision(arguments.precision, print_only=arguments.print_only)
     start = recipes.Start.of(arguments.checkpoint, arguments.arch)
-    recipe = recipes.get_recipe(arguments.task, arguments.method, arguments.user_dir)
+    arch = start.architecture.arch
+    recipe = recipes.get_recipe(arguments.task, arguments.method, arguments.user_dir, arch=arch)
     if not recipe.has_row:
         print(
             f"{recipe.task} {recipe.method}: {recipe.source} (recipes.tsv has no row)", file=sys.stderr
@@ -79,8 +80,8 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
             raise UserError(
                 f"{folder} holds a finished run already: {run_folder.ADVICE} (or another --seed)"
             )
-    data = prepare_data(arguments, recipe)
-    tokenizer = tokenizer_of(arguments)
+    data = prepare_data(arguments, recipe, arch)
+    tokenizer = tokenizer_of(arguments, recipe.task, arch)
     extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
     found = []
     for seed, folder in folders.items():

@@ -152,17 +152,28 @@ def check_rows(table: PaperTable, arguments: argparse.Namespace) -> list[Row]:
         UserError: one that was asked for cannot be run.
     """
     methods = load_methods(arguments.user_dir)
+    of_their_own = any(row.arch is not None for row in table.rows)
 
     def obstacle(row: Row) -> str | None:
         if row.method is None:
             return "is of published numbers alone, and not run here"
-        if row.arch is not None:
-            return f"is of a {row.encoder}, and models that are no Transformers come later"
+        if row.arch is not None and not arguments.from_scratch:
+            return f"is of a {row.encoder}, which is trained from scratch (--from-scratch)"
+        if row.arch is None and of_their_own and arguments.from_scratch:
+            return f"is of {row.encoder}, which is pre-trained (--checkpoint)"
+        if row.arch is not None and arguments.arch not in (None, row.arch):
+            return f"is of a {row.encoder} (--arch {row.arch}), and not of --arch {arguments.arch}"
         if row.method != recipes.PLAIN and row.method not in methods:
             return f"needs the method {row.method!r}, which is not here (--user-dir brings more)"
         return None
 
     runnable = [row for row in table.rows if obstacle(row) is None]
+    if of_their_own and runnable and not arguments.rows:
+        # such a table has rows of both kinds, and a run is of one of them
+        for row in table.rows:
+            if row not in runnable:
+                print(f"left out: the row {row.name!r} {obstacle(row)}", file=sys.stderr)
+        return runnable
     for row in table.rows:
         reason = obstacle(row)
         if reason is not None and (row.method is not None or arguments.rows):

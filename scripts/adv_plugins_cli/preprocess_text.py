@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adv_plugins_cli.command import UserError, one_line_errors, read_lines
-from adv_plugins_cli.data.tokenizer_options import add_tokenizer_options, chosen, load_encoder
+from adv_plugins_cli.data.tokenizer_options import (
+    add_tokenizer_options,
+    chosen,
+    is_to_be_made,
+    load_encoder,
+)
 from adv_plugins_cli.data.write_task import check_target
 from fairseq_compat import files
 
@@ -117,6 +122,8 @@ def run(arguments: argparse.Namespace) -> Path:
     check(arguments)
     tokenizer = chosen(arguments)
     assert tokenizer is not None  # one of the options is required
+    if is_to_be_made(tokenizer):
+        raise UserError(f"--whole-words {tokenizer.path}: is made of a task's training set (preprocess)")
     encoder = load_encoder(tokenizer)
     from adv_plugins_cli.data.binarize import write_split
 

@@ -23,14 +23,21 @@ FLAGS = {
     "--activation-fn",
     "--encoder-attention-heads",
     "--encoder-embed-dim",
+    "--encoder-hidden-size",
     "--encoder-ffn-embed-dim",
     "--encoder-layers",
+    "--kernel-maps",
+    "--kernel-sizes",
     "--layer-norm-epsilon",
     "--max-positions",
+    "--pooling",
     "--segments",
 }
-WORD_FLAGS = {"--arch", "--activation-fn"}  # those whose values are no numbers
-TOKENIZER_KINDS = ("gpt2-bpe", "sentencepiece", "wordpiece")
+# those whose values are no numbers
+WORD_FLAGS = {"--arch", "--activation-fn", "--kernel-sizes", "--pooling"}
+TOKENIZER_KINDS = ("gpt2-bpe", "sentencepiece", "wordpiece", "words")
+# The architectures that are trained from scratch on words, and are no Transformers.
+WORD_ARCHS = ("bilstm", "text_cnn", "text_han")
 MODEL_SUFFIX = ".model"  # of SentencePiece's one file
 ADVERSARIES = "asa_"  # how the names of ASA's architectures begin
 MOST_LABELS = 10_000
@@ -66,6 +73,11 @@ class Architecture:
         Args:
             adversaries: whether with ASA's, which a model that has them keeps in any case.
         """
+        if adversaries and self.arch in WORD_ARCHS:
+            raise UserError(
+                f"--arch {self.arch} has no self-attention, which ASA's adversaries mask: choose "
+                "another method, or a RoBERTa-like --arch"
+            )
         wanted = adversaries and not self.arch.startswith(ADVERSARIES)
         arch = f"{ADVERSARIES}{self.arch}" if wanted else self.arch
         return ["--arch", arch, *(part for size in self.sizes for part in size)]

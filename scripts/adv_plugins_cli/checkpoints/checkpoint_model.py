@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS
 from adv_plugins_cli.checkpoints.checkpoint_file import refuse_not_finite, section
 from adv_plugins_cli.command import UserError
 from fairseq_compat.task_kinds import TASK_KINDS
@@ -26,6 +27,7 @@ TOKENIZER_FILES = {
     "wordpiece": ("wordpiece_dir",),
 }
 HEAD = "sentence_classification_head"
+SIZES_OF_WORDS = {"encoder_hidden_size", "encoder_layers", "kernel_maps", "kernel_sizes"}
 LARGEST = 2**31 - 1  # of a number that is no size
 LONGEST = 4096  # of a text, in characters
 # Positions that RoBERTa's table has before its first: those of the padding.
@@ -82,10 +84,13 @@ def model_options(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
     from fairseq.models.roberta import RobertaModel
 
+    from adv_plugins.models.text_classifier import TextClassifier
+
     given = section(path, state, "model")
     arch = _name(given.get("arch")) or _name(given.get("_name"))
     model = ARCH_MODEL_REGISTRY.get(arch, object)
-    if not (issubclass(model, RobertaModel) and model.__module__.startswith(FAMILY)):
+    known_kind = issubclass(model, (RobertaModel, TextClassifier))
+    if not (known_kind and model.__module__.startswith(FAMILY)):
         raise UserError(f"{path}: --arch {arch or '?'} is no architecture of the RoBERTa family")
     defaults = argparse.Namespace()
     ARCH_CONFIG_REGISTRY[arch](defaults)
@@ -94,6 +99,9 @@ def model_options(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: Option(type(value)) for name, value in vars(defaults).items() if value is not None}
     known |= {"tokens_per_sample": Option(int), **_options(parser)}
     options = {**vars(defaults), "arch": arch, **_checked(path, given, known)}
+    if issubclass(model, TextClassifier):
+        _check_word_sizes(path, options, state["model"])
+        return {**options, "pretrained_embedding": None}  # the weights are here; no file is opened
     _check_sizes(path, options, state["model"])
     return options
 
@@ -114,7 +122,8 @@ def build(
     """
     name, weights = task_name(path, state), state["model"]
     options, architecture = task_options(path, state), model_options(path, state)
-    _check_positions(path, options.get("max_positions"), weights)
+    if architecture["arch"] not in WORD_ARCHS:
+        _check_positions(path, options.get("max_positions"), weights)
     _check_classes(path, options, weights)
     refuse_not_finite(path, weights)
     from fairseq import tasks
@@ -190,6 +199,28 @@ def _check_sizes(path: Path, options: Mapping[str, Any], weights: Mapping[str, A
     if hidden != {options["encoder_ffn_embed_dim"]}:
         raise _unlike(path, "encoder_ffn_embed_dim", options["encoder_ffn_embed_dim"], sorted(hidden))
     _check_positions(path, options.get("max_positions") or options.get("tokens_per_sample"), weights)
+
+
+def _check_word_sizes(path: Path, options: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """The same of bilstm, text_cnn and text_han."""
+    body = "encoder.sentence_encoder."
+    found = {"encoder_embed_dim": _table(path, weights, "embed_tokens").size(1)}
+    recurrent = [name for name in weights if name.startswith(f"{body}recurrent.")]
+    if recurrent:
+        last = weights[next(name for name in recurrent if name.endswith("weight_hh_l0"))]
+        found["encoder_hidden_size"] = last.size(-1)
+        found["encoder_layers"] = sum(name.endswith("weight_hh_l0") for name in recurrent)
+    kernels = [
+        value
+        for name, value in weights.items()
+        if name.startswith(f"{body}convolutions.") and name.endswith("weight")
+    ]
+    if kernels:
+        found["kernel_maps"] = kernels[0].size(0)
+        found["kernel_sizes"] = ",".join(str(each.size(-1)) for each in kernels)
+    for option in found.keys() | (options.keys() & SIZES_OF_WORDS):
+        if options.get(option) != found.get(option):
+            raise _unlike(path, option, options.get(option), found.get(option, "none"))
 
 
 def _check_positions(path: Path, positions: int | None, weights: Mapping[str, Any]) -> None:

@@ -48,6 +48,16 @@ class TextEncoder(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[Indices]:
         """Return dictionary indices, one array a text, without any special symbols."""
 
+    def save(self, folder: Path) -> None:
+        """Leave what belongs to it in the folder of its dictionary and data."""
+
+
+class FromElsewhere:
+    """A tokenizer that lies in a folder of its own and leaves nothing beside the data."""
+
+    def save(self, folder: Path) -> None:
+        """See the class."""
+
 
 def _lookup_table(symbols: Iterable[str], dictionary: Any, place: str) -> Indices:
     """Return the array that maps a tokenizer's id to the dictionary's index."""
@@ -57,7 +67,7 @@ def _lookup_table(symbols: Iterable[str], dictionary: Any, place: str) -> Indice
     return table
 
 
-class Gpt2Bpe:
+class Gpt2Bpe(FromElsewhere):
     """GPT-2's byte-level BPE with RoBERTa's dictionary: fairseq's `--bpe gpt2`, id for id."""
 
     word_prefix = " "
@@ -95,7 +105,7 @@ def _load_bpe(vocabulary: Path, merges: Path) -> Any:
         raise UserError(f"{vocabulary}, {merges.name}: no byte-level BPE ({reason})") from error
 
 
-class SentencePiece:
+class SentencePiece(FromElsewhere):
     """A SentencePiece model: fairseq's `--bpe sentencepiece` with the model's pieces as dictionary.
 
     The dictionary is dict.txt beside the model, as a checkpoint's folder has it; without one it
@@ -122,7 +132,7 @@ class SentencePiece:
         return [indices[indices >= 0] for indices in found]
 
 
-class WordPiece:
+class WordPiece(FromElsewhere):
     """WordPiece of BERT-like models, `--bpe wordpiece`, with its vocabulary as dictionary."""
 
     word_prefix = ""

@@ -6,13 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from adv_plugins_cli.checkpoints.architecture import Architecture, model_of
+from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS, Architecture, model_of
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.dictionary import read_labels, read_symbols
-from adv_plugins_cli.data.tokenizer_options import Tokenizer, find_tokenizer
+from adv_plugins_cli.data.formats.common import OFFICIAL, SPLITS
+from adv_plugins_cli.data.tokenizer_options import WORDS_FILE, Tokenizer, find_tokenizer
 from adv_plugins_cli.recipes import run_folder
 from adv_plugins_cli.recipes.recipes import Recipe
 from fairseq_compat import files
+
+CHINESE = ("TNEWS", "IFLYTEK")  # whose words nothing parts
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +31,25 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="the official files: TASK/train.tsv and so on",
     )
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default=OFFICIAL,
+        help="of data that --data-dir makes (default: %(default)s; see preprocess)",
+    )
 
 
-def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer:
-    """The tokenizer that belongs to the checkpoint: what lies beside it, else GPT-2's BPE."""
+def tokenizer_of(
+    arguments: argparse.Namespace, task: str | None = None, arch: str | None = None
+) -> Tokenizer:
+    """The tokenizer that belongs to the checkpoint: what lies beside it, else GPT-2's BPE; for a model
+    that is trained from scratch on words, these: the task's data's, or such as are made with them."""
+    if arch in WORD_ARCHS and task is not None:
+        made = Path(arguments.data_bin) / f"{task}-bin" / "input0"
+        if not made.parent.is_dir():
+            return Tokenizer("words", Path("characters" if task in CHINESE else "words"))
+        if (made / WORDS_FILE).is_file():
+            return Tokenizer("words", made, (WORDS_FILE,))
     beside = find_tokenizer(arguments.checkpoint.parent) if arguments.checkpoint else None
     return beside or Tokenizer("gpt2-bpe", arguments.bpe_dir)
 
@@ -90,8 +108,11 @@ def describe_model(
     ).write(folder)
 
 
-def prepare_data(arguments: argparse.Namespace, recipe: Recipe) -> Path:
+def prepare_data(arguments: argparse.Namespace, recipe: Recipe, arch: str | None = None) -> Path:
     """The task's preprocessed folder, made from --data-dir if it is not there yet.
+
+    Args:
+        arch: of the model that is to read it.
 
     Raises:
         ValueError: it is not there and cannot be made, or was made with another tokenizer.
@@ -107,8 +128,10 @@ def prepare_data(arguments: argparse.Namespace, recipe: Recipe) -> Path:
         )
     from adv_plugins_cli import preprocess
 
+    tokenizer = tokenizer_of(arguments, recipe.task, arch)
     request = [recipe.task, f"--data-dir={arguments.data_dir}", f"--out-dir={arguments.data_bin}"]
-    preprocess.run(preprocess.parse_arguments([*request, *tokenizer_of(arguments).arguments()]))
+    request.append(f"--split={getattr(arguments, 'split', OFFICIAL)}")
+    preprocess.run(preprocess.parse_arguments([*request, *tokenizer.arguments()]))
     return data
 
 

@@ -33,7 +33,9 @@ def check(arguments: argparse.Namespace, task: Format) -> Mapping[str, Split]:
             f"fairseq's task for {task.name} knows GPT-2's BPE only (--bpe-dir); "
             f"take {task.name}-ranking"
         )
-    data = task.read(task.find(arguments.data_dir))
+    if task.kind in ("raw", "entities") and getattr(arguments, "whole_words", None) is not None:
+        raise UserError(f"--whole-words: {task.name} is read with a tokenizer of a model")
+    data = task.reader(arguments.split)(task.find(arguments.data_dir))
     for name, split in data.items():
         if split.labels is None and not name.startswith("test"):
             raise UserError(f"{split.path}: no row has a label, and only test rows may have none")

@@ -34,13 +34,22 @@ HF_FILES = (
 )
 GPT2_FILES = ("encoder.json", "vocab.bpe")  # fairseq's names
 # The option of each kind, as argparse names it.
-OPTIONS = {"gpt2-bpe": "bpe_dir", "sentencepiece": "sentencepiece", "wordpiece": "wordpiece"}
+OPTIONS = {
+    "gpt2-bpe": "bpe_dir",
+    "sentencepiece": "sentencepiece",
+    "wordpiece": "wordpiece",
+    "words": "whole_words",
+}
+WORDS_FILE = "words.json"
+SPLITTERS = ("words", "characters")  # of words; a vocabulary is made of the training set then
+VOCABULARY_SIZE, MINIMUM_COUNT = 30_000, 2  # this project's
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """kind: of ``OPTIONS``; path: what the option names, a folder, or of SentencePiece the model; names:
-    the files in its folder that belong to it, () where nobody has said which."""
+    """kind: of ``OPTIONS``; path: what the option names, a folder, or of SentencePiece the model, or of
+    words the splitter of a vocabulary that is yet to be made; names: the files in its folder that belong
+    to it, () where nobody has said which."""
 
     kind: str
     path: Path
@@ -90,6 +99,13 @@ def add_tokenizer_options(parser: argparse.ArgumentParser, *, required: bool = T
         metavar="DIR",
         help="or the folder of a BERT-like model, with tokenizer.json or vocab.txt",
     )
+    encoder.add_argument(
+        "--whole-words",
+        type=Path,
+        metavar="HOW",
+        help="or whole words, for bilstm, text_cnn and text_han: 'words' or 'characters' (Chinese) make "
+        "a vocabulary of each task's training set, TASK-bin/input0 is one that was made",
+    )
 
 
 def chosen(arguments: argparse.Namespace) -> Tokenizer | None:
@@ -98,18 +114,24 @@ def chosen(arguments: argparse.Namespace) -> Tokenizer | None:
     return next((Tokenizer(kind, Path(path)) for kind, path in given.items() if path is not None), None)
 
 
+def is_to_be_made(tokenizer: Tokenizer) -> bool:
+    """Whether it is one of words whose vocabulary a training set is yet to give."""
+    return tokenizer.kind == "words" and str(tokenizer.path) in SPLITTERS
+
+
 def load_encoder(tokenizer: Tokenizer) -> TextEncoder:
     """Load it; imports fairseq, which takes many seconds, so call it late.
 
     Raises:
         UserError: naming the file that is missing or does not fit.
     """
-    from adv_plugins_cli.data import binarize
+    from adv_plugins_cli.data import binarize, words
 
     encoders: dict[str, Callable[[Path], TextEncoder]] = {
         "gpt2-bpe": binarize.Gpt2Bpe,
         "sentencepiece": binarize.SentencePiece,
         "wordpiece": binarize.WordPiece,
+        "words": words.Words.of_folder,
     }
     return encoders[tokenizer.kind](tokenizer.path)
 
@@ -160,6 +182,8 @@ def _described(folder: Path) -> Tokenizer | None:
 
 def _guessed(folder: Path) -> Tokenizer | None:
     """By the names of the files."""
+    if (folder / WORDS_FILE).is_file():
+        return Tokenizer("words", folder, (WORDS_FILE,))
     for name in SENTENCEPIECE_FILES:
         if (folder / name).is_file():
             return Tokenizer("sentencepiece", folder / name)

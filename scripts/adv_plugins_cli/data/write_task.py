@@ -55,6 +55,7 @@ def write_inputs(folder: Path, data: Mapping[str, Split], encoder: TextEncoder, 
             target = folder / f"input{index}"
             target.mkdir(parents=True)
             encoder.dictionary.save(str(target / "dict.txt"))
+            encoder.save(target)
             for split_name, split in data.items():
                 sequences = encode(encoder, split.inputs[index], progress)
                 write_split(target, split_name, sequences, len(encoder.dictionary))

@@ -30,8 +30,11 @@ def run(table: PaperTable, rows: Sequence[Row], arguments: argparse.Namespace) -
     usual = int(table.runs) if table.runs.isdecimal() else SEEDS
     arguments.seeds = arguments.seeds or list(range(1, usual + 1))
     arguments.jobs = arguments.jobs or 1
+    start_arch = next((row.arch for row in rows if row.arch is not None), None)
     columns = [
-        ColumnRuns(arguments, table, column, rows) for column in table.columns if column.task is not None
+        ColumnRuns(arguments, table, column, rows, start_arch)
+        for column in table.columns
+        if column.task is not None
     ]
     every = [each for column in columns for each in column.all_runs()]
     if arguments.print_only:
@@ -66,15 +69,23 @@ class ColumnRuns(TaskRuns):
     """The trainings of a column; rows that differ in the paper's encoder alone share them."""
 
     def __init__(
-        self, arguments: argparse.Namespace, table: PaperTable, column: Column, rows: Sequence[Row]
+        self,
+        arguments: argparse.Namespace,
+        table: PaperTable,
+        column: Column,
+        rows: Sequence[Row],
+        arch: str | None = None,
     ) -> None:
         """Prepare the data, and check every command.
+
+        Args:
+            arch: of the rows' own; None where they are trained on the given encoder.
 
         Raises:
             ValueError: naming the option to change.
         """
         assert column.task is not None
-        super().__init__(arguments, column.task)
+        super().__init__(arguments, column.task, arch=arch)
         self.column, self.rows = column, rows
         self.total = recipes.count_rows(self.whole)
         wanted = round((arguments.train_rows or self.total) * column.share / 100)
@@ -89,12 +100,19 @@ class ColumnRuns(TaskRuns):
 
     def run_of(self, row: Row, seed: int) -> runs.Run:
         """A row's training."""
-        recipe = self.fitted(paper_tables.recipe_of(row, self.task, self.arguments.user_dir))
+        start = self.start
+        if row.arch is not None:
+            start = recipes.Start.of(None, row.arch)
+        arch = start.architecture.arch
+        recipe = paper_tables.recipe_of(row, self.task, self.arguments.user_dir, arch=arch)
+        recipe = self.fitted(recipe)
         settings = "" if row.recipe == row.method else f"as {row.recipe}"
         name = re.sub(r"[^\w.]+", "-", f"{row.method} {settings} {row.flags}").strip("-")
+        name = f"{row.arch}/{name}" if row.arch is not None else name
         share = "" if self.column.share == 100 else f"{self.column.share}-percent/"
         facts = {"lr": recipe.lr, "flags": recipe.flags, "recipe": recipe.source}
-        return self.make_run(f"{share}{name}/seed{seed}", recipe, seed, self.data, facts)
+        place = f"{share}{name}/seed{seed}"
+        return self.make_run(place, recipe, seed, self.data, facts, start=start)
 
     def fitted(self, recipe: recipes.Recipe) -> recipes.Recipe:
         """The recipe with what was asked for instead, and the number of updates that goes with it."""
@@ -133,13 +151,18 @@ class ColumnRuns(TaskRuns):
         found: list[dict[str, Any]] = []
         for row in table.rows:
             entry: dict[str, Any] = {"row": row.name, "method": row.method, "encoder": row.encoder}
+            entry["arch"] = row.arch
             entry["published"] = dataclasses.asdict(row.cell(self.column))
             if row.name in self.by_row:
                 entry["own"] = self.own(self.by_row[row.name], table)
             found.append(entry)
         own = [entry for entry in found if "own" in entry]
-        plain = next((entry for entry in own if entry["method"] == recipes.PLAIN), None)
+        plains: dict[str | None, dict[str, Any]] = {}  # of each model, rather one without options
+        for row, entry in sorted(zip(table.rows, found), key=lambda pair: pair[0].flags != ""):
+            if "own" in entry and row.method == recipes.PLAIN:
+                plains.setdefault(row.arch, entry)
         for entry in own:
+            plain = plains.get(entry["arch"])
             if plain is not None and entry["method"] != recipes.PLAIN:
                 entry["own"]["p"] = comparison_table.paired_test(firsts(entry), firsts(plain))
         return {
@@ -247,7 +270,10 @@ def differences(
 ) -> list[str]:
     """What differs between the published runs and one's own, a phrase each."""
     encoders = " and ".join(dict.fromkeys(row.encoder for row in table.rows if row.encoder != "-"))
-    found = [f"encoder: {columns[0].start}, theirs: {encoders or 'not named'}"]
+    own = {run.command[run.command.index("--arch") + 1] for each in columns for run in each.all_runs()}
+    start = columns[0].start
+    ours = str(start) if len(own) == 1 else f"random weights ({', '.join(sorted(own))})"
+    found = [f"encoder: {ours}, theirs: {encoders or 'not named'}"]
     cut = [each for each in columns if each.trained_on < each.total and each.column.share == 100]
     found += [f"{each.task}: {each.trained_on} of {each.total} training rows" for each in cut]
     theirs = {str(column.runs or table.runs) for column in table.columns if column.task is not None}

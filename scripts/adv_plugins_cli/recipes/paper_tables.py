@@ -207,21 +207,24 @@ def parse_cell(text: str) -> Cell:
     )
 
 
-def recipe_of(row: Row, task: str, user_dir: Path | None = None) -> Recipe:
+def recipe_of(row: Row, task: str, user_dir: Path | None = None, *, arch: str | None = None) -> Recipe:
     """The recipe of a row's training on a task.
 
     The method's own recipe with the row's flags. Where the row names another method's, all is that one's
     (learning rate, batch, epochs, fairseq's options, the options that both methods have), but for those
     that only the row's method has.
 
+    Args:
+        arch: the architecture of what is trained.
+
     Raises:
         UserError: there is no such task or method.
     """
     assert row.method is not None
-    own = recipes.get_recipe(task, row.method, user_dir)
+    own = recipes.get_recipe(task, row.method, user_dir, arch=arch)
     if row.recipe == row.method:
         return replace(own, flags=f"{own.flags} {_computed(row.flags, own.flags)}".strip())
-    base = recipes.get_recipe(task, row.recipe, user_dir)
+    base = recipes.get_recipe(task, row.recipe, user_dir, arch=arch)
     mine, theirs = _method_options(row.method, user_dir), _method_options(row.recipe, user_dir)
     flags = {key: value for key, value in _parsed(own.flags).items() if key in mine}
     flags.update(

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import fairseq_compat
-from adv_plugins_cli.checkpoints.architecture import ARCHITECTURE, Architecture, read_architecture
+from adv_plugins_cli.checkpoints.architecture import (
+    ARCHITECTURE,
+    WORD_ARCHS,
+    Architecture,
+    read_architecture,
+)
 from adv_plugins_cli.command import UserError, read_lines, read_text
 from adv_plugins_cli.recipes.methods import PLAIN, load_methods
 from fairseq_compat.task_kinds import TASK_KINDS, TaskKind
@@ -32,6 +37,15 @@ FINE_TUNING_FLAGS = shlex.split(
     "--group-by-length 50 --init-token 0 --max-positions 512 --dropout 0.1 --attention-dropout 0.1 "
     "--weight-decay 0.1 --optimizer adamw_fused --adam-betas '(0.9, 0.98)' --adam-eps 1e-06 "
     "--clip-norm 0.0 --lr-scheduler polynomial_decay --max-tokens 4400 --required-batch-size-multiple 1 "
+    "--maximize-best-checkpoint-metric --no-epoch-checkpoints --find-unused-parameters "
+    "--log-format json --log-interval 50"
+)
+# The same of the models that are trained from scratch: R-AT's dropout, 256 words of a text, and what is
+# usual for them (this project's choice).
+FROM_SCRATCH_FLAGS = shlex.split(
+    "--group-by-length 50 --max-positions 256 --shorten-method truncate --dropout 0.5 --weight-decay 0 "
+    "--optimizer adamw_fused --adam-betas '(0.9, 0.999)' --adam-eps 1e-08 --clip-norm 1 "
+    "--lr-scheduler polynomial_decay --max-tokens 16384 --required-batch-size-multiple 1 "
     "--maximize-best-checkpoint-metric --no-epoch-checkpoints --find-unused-parameters "
     "--log-format json --log-interval 50"
 )
@@ -69,6 +83,8 @@ class Start:
                 "roberta.base and roberta.large, adv-plugins convert from-hf converts others, and "
                 "--from-scratch trains without one"
             )
+        if checkpoint is not None and arch in WORD_ARCHS:
+            raise UserError(f"--arch {arch} is trained from scratch: --from-scratch, no --checkpoint")
         described = read_architecture(checkpoint.parent) if checkpoint else None
         if described is None:
             return cls(Architecture(arch or default), checkpoint)
@@ -148,7 +164,7 @@ class Recipe:
             str(data),
             *("--user-dir", str(self.user_dir or fairseq_compat.user_dir())),
             *("--task", self.fairseq_task, "--num-classes", self.num_classes),
-            *FINE_TUNING_FLAGS,
+            *(FROM_SCRATCH_FLAGS if start.architecture.arch in WORD_ARCHS else FINE_TUNING_FLAGS),
             *(("--separator-token", "2") if pairs else ()),
             *start.architecture.flags(adversaries=self.adversaries),
             *("--best-checkpoint-metric", self.best),
@@ -201,18 +217,23 @@ def load_recipes() -> dict[tuple[str, str], Recipe]:
     return recipes
 
 
-def get_recipe(task: str, method: str, user_dir: Path | None = None) -> Recipe:
-    """One recipe.
+def get_recipe(
+    task: str, method: str, user_dir: Path | None = None, *, arch: str | None = None
+) -> Recipe:
+    """One recipe; of a model that is trained from scratch that of ``from_scratch.tsv``.
 
     A method that ``recipes.tsv`` has no row of for this task gets that of plain fine-tuning and the
     options that it has registered.
 
     Args:
         user_dir: a package with more methods.
+        arch: the model's architecture.
 
     Raises:
         UserError: there is no such task or method.
     """
+    if arch in WORD_ARCHS:
+        return _from_scratch(get_recipe(task, method, user_dir), user_dir)
     recipes = load_recipes()
     known = list(dict.fromkeys(key[0] for key in recipes))
     if task not in known:
@@ -238,6 +259,19 @@ def get_recipe(task: str, method: str, user_dir: Path | None = None) -> Recipe:
         user_dir=user_dir,
         replays=facts.replays,
     )
+
+
+def _from_scratch(recipe: Recipe, user_dir: Path | None) -> Recipe:
+    """With the settings of ``from_scratch.tsv`` in the place of its own."""
+    rows = {row.pop("method"): row for row in read_table(TABLES / "from_scratch.tsv")}
+    row = rows.get(recipe.method)
+    source = "from_scratch.tsv (this project's)"
+    if row is None:
+        flags = load_methods(user_dir)[recipe.method].flags
+        row = {**rows[PLAIN], "flags": flags}
+        source = f"plain's row of {source}, and the method's own options"
+    settings: dict[str, Any] = {**row, "updates": "-", "source": source}
+    return dataclasses.replace(recipe, **settings)
 
 
 def count_rows(data: Path) -> int:

@@ -22,18 +22,21 @@ RUN_FLAGS = ["--num-workers", "0", "--no-save", "--distributed-world-size", "1"]
 class TaskRuns:
     """One task's trainings."""
 
-    def __init__(self, arguments: argparse.Namespace, task: str) -> None:
+    def __init__(self, arguments: argparse.Namespace, task: str, *, arch: str | None = None) -> None:
         """Check the request and prepare the data.
+
+        Args:
+            arch: instead of --arch.
 
         Raises:
             ValueError: naming the option to change.
         """
         self.arguments, self.task = arguments, task
         plain = recipes.get_recipe(task, recipes.PLAIN)
-        self.start = recipes.Start.of(arguments.checkpoint, arguments.arch)
+        self.start = recipes.Start.of(arguments.checkpoint, arch or arguments.arch)
         self.precision = choose_precision(arguments.precision, print_only=arguments.print_only)
         self.folder = arguments.out_dir.resolve() / task
-        self.whole = prepare_data(arguments, plain)
+        self.whole = prepare_data(arguments, plain, self.start.architecture.arch)
         self.raw_text_flags = flags_for_raw_text(arguments, plain)
 
     def training_rows(self, rows: int | None) -> Path:
@@ -43,12 +46,19 @@ class TaskRuns:
         return make_subset(self.whole, self.folder / f"train-bin-{rows}-rows", rows=rows)
 
     def make_run(
-        self, name: str, recipe: recipes.Recipe, seed: int, data: Path, facts: dict[str, Any]
+        self,
+        name: str,
+        recipe: recipes.Recipe,
+        seed: int,
+        data: Path,
+        facts: dict[str, Any],
+        *,
+        start: recipes.Start | None = None,
     ) -> runs.Run:
         """One training, with a validation at its end.
 
         Args:
-            facts: more for its result than task, method and seed.
+            facts: more for its result than task, method and seed. start: instead of the task's.
 
         Raises:
             UserError: its folder holds the result of another command.
@@ -57,7 +67,7 @@ class TaskRuns:
         once = ["--validate-interval", recipe.epochs]
         command = recipe.command(
             data.resolve(),
-            start=self.start,
+            start=start or self.start,
             save_dir=folder,
             seed=seed,
             precision=self.precision,

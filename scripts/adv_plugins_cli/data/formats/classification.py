@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,6 +40,9 @@ CLUE_FILES = {
 }
 # Of data sets without an official validation set (R-AT's appendix A holds out about as much).
 HELD_OUT = 0.1
+R_AT_AG_NEWS = 10_000 / 120_000  # its Table 6: 110,000 for training, 10,000 for validation
+R_AT_IMDB = 0.1  # for validation, and as many for testing, of all 50,000
+IMDB_ARCHIVE = "aclImdb_v1.tar.gz"
 LONGEST_FIELD = 2**31 - 1  # of a CSV file: Python refuses more than 131,072 characters otherwise
 
 
@@ -56,12 +60,12 @@ def _clue(labels: Sequence[str]) -> Read:
     return lambda folder: read_files(folder, CLUE_FILES, read)
 
 
-def hold_out(split: Split) -> dict[str, Split]:
+def hold_out(split: Split, share: float = HELD_OUT) -> dict[str, Split]:
     """Training rows, a random tenth of which (always the same) becomes the validation set."""
     import numpy as np
 
     order = np.random.default_rng(SEED).permutation(len(split.lines))
-    count = round(HELD_OUT * len(order))
+    count = round(share * len(order))
     return {
         "train": take(split, sorted(order[count:].tolist())),
         "valid": take(split, sorted(order[:count].tolist())),
@@ -75,7 +79,7 @@ def take(split: Split, rows: Sequence[int]) -> Split:
     return Split(split.path, inputs, labels, [split.lines[row] for row in rows], [])
 
 
-def _ag_news(folder: Path) -> dict[str, Split]:
+def _ag_news(folder: Path, held_out: float = HELD_OUT) -> dict[str, Split]:
     def read(path: Path) -> Split:
         rows = []
         csv.field_size_limit(LONGEST_FIELD)
@@ -95,24 +99,83 @@ def _ag_news(folder: Path) -> dict[str, Split]:
 
     train = need(first_file(folder, "train.csv"), folder, "train.csv")
     test = first_file(folder, "test.csv")
-    return {**hold_out(read(train)), **({"test": read(test)} if test else {})}
+    return {**hold_out(read(train), held_out), **({"test": read(test)} if test else {})}
+
+
+def _r_at_ag_news(folder: Path) -> dict[str, Split]:
+    return _ag_news(folder, R_AT_AG_NEWS)
+
+
+def _reviews(folder: Path, split: str) -> Split:
+    """One half of IMDB, from its files or from the official archive; by label, then by name."""
+    if not (folder / split).is_dir() and (folder / IMDB_ARCHIVE).is_file():
+        return _archived_reviews(folder / IMDB_ARCHIVE, split)
+    rows = []
+    for label in IMDB:
+        files = sorted((folder / split / label).glob("*.txt"))
+        if not files:
+            raise UserError(f"{folder / split / label}: no reviews (*.txt)")
+        rows += [_review(str(file), read_text(file), label) for file in files]
+    return make_split(folder / split, rows)
+
+
+def _review(place: str, text: str, label: str) -> tuple[int, Sequence[str], str]:
+    text = one_line(text.replace("<br />", " "))
+    if not text:
+        raise UserError(f"{place}: the review is empty")
+    return 1, (text,), label
+
+
+def _archived_reviews(archive: Path, split: str) -> Split:
+    """The same from the archive, of which nothing is unpacked."""
+    import tarfile
+
+    found: dict[str, dict[str, str]] = {label: {} for label in IMDB}
+    try:
+        with tarfile.open(archive, "r:gz") as members:
+            for member in members:
+                *_, half, label, name = ("", "", *member.name.split("/"))
+                if half == split and label in found and name.endswith(".txt") and member.isfile():
+                    file = members.extractfile(member)
+                    assert file is not None  # it is a file
+                    found[label][name] = file.read().decode("utf-8")
+    except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"{archive}: is damaged, or is not IMDB's ({error})") from error
+    rows = [
+        _review(f"{archive}: {split}/{label}/{name}", text, label)
+        for label in IMDB
+        for name, text in sorted(found[label].items())
+    ]
+    if not rows:
+        raise UserError(f"{archive}: no reviews of {split}")
+    return make_split(archive, rows)
 
 
 def _imdb(folder: Path) -> dict[str, Split]:
-    def read(split: str) -> Split:
-        rows = []
-        for label in IMDB:
-            files = sorted((folder / split / label).glob("*.txt"))
-            if not files:
-                raise UserError(f"{folder / split / label}: no reviews (*.txt)")
-            for file in files:
-                text = one_line(read_text(file).replace("<br />", " "))
-                if not text:
-                    raise UserError(f"{file}: the review is empty")
-                rows.append((1, (text,), label))
-        return make_split(folder / split, rows)
+    archived = not (folder / "train").is_dir() and (folder / IMDB_ARCHIVE).is_file()
+    has_test = archived or (folder / "test").is_dir()
+    train = hold_out(_reviews(folder, "train"))
+    return {**train, **({"test": _reviews(folder, "test")} if has_test else {})}
 
-    return {**hold_out(read("train")), **({"test": read("test")} if (folder / "test").is_dir() else {})}
+
+def _r_at_imdb(folder: Path) -> dict[str, Split]:
+    """Both halves together, parted anew: 40,000, 5,000 and 5,000 reviews."""
+    import numpy as np
+
+    halves = [_reviews(folder, split) for split in ("train", "test")]
+    rows = [
+        (line, (text,), label)
+        for half in halves
+        for line, text, label in zip(half.lines, half.inputs[0], half.labels or [])
+    ]
+    whole = make_split(folder, rows)
+    order = np.random.default_rng(SEED).permutation(len(rows)).tolist()
+    count = round(R_AT_IMDB * len(rows))
+    return {
+        "train": take(whole, sorted(order[2 * count :])),
+        "valid": take(whole, sorted(order[:count])),
+        "test": take(whole, sorted(order[count : 2 * count])),
+    }
 
 
 def anli_rows(path: Path) -> list[tuple[int, Sequence[str], str | None]]:
@@ -176,10 +239,21 @@ def _paws(folder: Path) -> Mapping[str, Split]:
 
 
 TASKS = (
-    Format("TNEWS", "classification", TNEWS, _clue(TNEWS), listed(CLUE_FILES)),
-    Format("IFLYTEK", "classification", IFLYTEK, _clue(IFLYTEK), listed(CLUE_FILES)),
-    Format("AG-News", "classification", AG_NEWS, _ag_news, "train.csv, test.csv"),
-    Format("IMDB", "classification", IMDB, _imdb, "{train,test}/{pos,neg}/*.txt", folders=("aclImdb",)),
+    # R-AT's sizes of CLUE's tasks are the official ones.
+    Format("TNEWS", "classification", TNEWS, _clue(TNEWS), listed(CLUE_FILES), r_at=_clue(TNEWS)),
+    Format(
+        "IFLYTEK", "classification", IFLYTEK, _clue(IFLYTEK), listed(CLUE_FILES), r_at=_clue(IFLYTEK)
+    ),
+    Format("AG-News", "classification", AG_NEWS, _ag_news, "train.csv, test.csv", r_at=_r_at_ag_news),
+    Format(
+        "IMDB",
+        "classification",
+        IMDB,
+        _imdb,
+        f"{{train,test}}/{{pos,neg}}/*.txt, or {IMDB_ARCHIVE}",
+        folders=("aclImdb",),
+        r_at=_r_at_imdb,
+    ),
     Format(
         "ANLI",
         "classification",

@@ -15,6 +15,8 @@ Read = Callable[[Path], Mapping[str, Split]]  # of a task's folder
 Entry = TypeVar("Entry", bool, int, str, list[Any], dict[str, Any])
 KINDS = {bool: "true or false", int: "whole number", str: "text", list: "list", dict: "object"}
 
+OFFICIAL, R_AT = "official", "r-at"
+SPLITS = (OFFICIAL, R_AT)
 SEED = 1  # of every choice that a format makes: held-out rows, the order of candidates
 
 
@@ -36,6 +38,19 @@ class Format:
     folders: tuple[str, ...] = ()  # other names of its folder than the task's
     # Candidate -> row of the official file, by split, for tasks made of another task's rows.
     rows: Callable[[Path], Mapping[str, list[tuple[int, int]]]] | None = field(default=None)
+    r_at: Read | None = None  # the splits of R-AT's Table 6
+
+    def reader(self, split: str) -> Read:
+        """What reads the folder for one of ``SPLITS``.
+
+        Raises:
+            UserError: R-AT does not have the task.
+        """
+        if split == OFFICIAL:
+            return self.read
+        if self.r_at is None:
+            raise UserError(f"--split {split}: {self.name} is no task of R-AT's Table 6")
+        return self.r_at
 
     def find(self, data_dir: Path) -> Path:
         """The task's folder.
