@@ -5,7 +5,7 @@ of (B, T, d) tensors, one for each call of the model; ``real`` is as long, (B, T
 False at padding, where a perturbation is 0. Everything is at least float32.
 """
 
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ NORMS = {"l2": sentence_norms, "linf": sentence_maxima}
 
 
 class Ball(NamedTuple):
-    """norm: ``l2`` (Frobenius, over tokens and units) or ``linf``; radius: epsilon, in that norm."""
+    """norm: ``l2`` (Frobenius, over tokens and units) or ``linf``; radius: epsilon, in that norm, one
+    number or (B, 1, 1) of the sentences."""
 
     norm: str
-    radius: float
+    radius: Union[float, Tensor]
 
     def start(self, real: Sequence[Tensor], width: int, dtype: torch.dtype, size: float) -> List[Tensor]:
         r"""A random perturbation to begin with.

@@ -160,8 +160,8 @@ def named(*names: str) -> list[Method]:
 
 
 def with_kinds(kinds: Iterable[str], few: Iterable[str]) -> list[Any]:
-    """Methods and kinds of task to parametrize: the core with all, the others, whose equations are proven
-    with each, with a few."""
+    """Methods and kinds of task to parametrize: the core with all, the others with a few, as their
+    equations are proven with each elsewhere."""
     return [
         pytest.param(method, kind, id=f"{method!r}-{kind}")
         for method in METHODS

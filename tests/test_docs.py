@@ -223,7 +223,9 @@ def test_fairseq_train_commands_parse(name):
         cfg = training.parse(words[1:])
         assert cfg.criterion._name in {method.criterion for method in METHODS.values()}
         given = dict(pairwise(words))
-        assert cfg.criterion.adv_eps == float(given["--adv-eps"])
+        for option in {"--adv-eps", "--asa-masking-rate"} & set(given):
+            name = option.removeprefix("--").replace("-", "_")
+            assert cfg.criterion[name] == float(given[option])
 
 
 def anchor(heading):

@@ -11,6 +11,7 @@ COMMANDS = {
     "finetune": ("finetune", "fine-tune on one task with one method"),
     "compare": ("compare", "methods x seeds on tasks, with a search and a table at the end"),
     "predict": ("predict", "predict raw text and GLUE's test sets with fine-tuned checkpoints"),
+    "evaluate": ("evaluate", "measure scores and robustness of fine-tuned checkpoints"),
     "preprocess": ("preprocess", "turn a task's official files into what fairseq reads"),
     "preprocess-text": ("preprocess_text", "the same for raw text, to pre-train on"),
     "download": ("download", "fetch public data and checkpoints"),

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 FAIRSEQ_HOST = "https://dl.fbaipublicfiles.com"
 AMAZON_HOST = "https://s3.amazonaws.com"
 AI2_HOST = "https://ai2-public-datasets.s3.amazonaws.com"
-CLUE_HOST = "https://storage.googleapis.com"
+GOOGLE_HOST = "https://storage.googleapis.com"
 GITHUB_HOST = "https://raw.githubusercontent.com"
 STANFORD_HOST = "https://ai.stanford.edu"
+ADVGLUE_HOST = "https://adversarialglue.github.io"
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30
@@ -92,7 +93,9 @@ def _from_github(folder: str, path: str, *names: str) -> tuple[Source, ...]:
 def _clue(task: str) -> tuple[Source, ...]:
     members = tuple(f"{task}/{name}.json" for name in ("train", "dev", "test"))
     archive = f"{task.lower()}_public.zip"
-    return (Source(f"/cluebenchmark/tasks/{archive}", f"{task}/{archive}", CLUE_HOST, members=members),)
+    return (
+        Source(f"/cluebenchmark/tasks/{archive}", f"{task}/{archive}", GOOGLE_HOST, members=members),
+    )
 
 
 ARC = "ARC-V1-Feb2018-2"
@@ -194,6 +197,30 @@ PACKAGES: dict[str, tuple[Source, ...]] = {
             "/glue/superglue/data/v2/WSC.zip",
             "WSC.zip",
             members=("WSC/train.jsonl", "WSC/val.jsonl", "WSC/test.jsonl"),
+        ),
+    ),
+    # Sets that people made to find a model out: see adv-plugins evaluate --list-sets.
+    "AdvGLUE": (
+        Source("/dataset/dev.zip", "AdvGLUE/dev.zip", ADVGLUE_HOST, members=("AdvGLUE/dev/dev.json",)),
+    ),
+    "IMDB-contrast": _from_github(
+        "IMDB-contrast",
+        "/allenai/contrast-sets/main/IMDb/data",
+        *(f"{split}_{part}.tsv" for split in ("dev", "test") for part in ("original", "contrast")),
+    ),
+    "HANS": _from_github("HANS", "/tommccoy1/hans/master", "heuristics_evaluation_set.txt"),
+    "counterfactual": _from_github(
+        "counterfactual",
+        "/acmi-lab/counterfactually-augmented-data/master",
+        "sentiment/combined/paired/test_paired.tsv",
+        "NLI/revised_combined/test.tsv",
+    ),
+    "PAWS": (
+        Source(
+            "/paws/english/paws_wiki_labeled_final.tar.gz",
+            "PAWS/paws_wiki_labeled_final.tar.gz",
+            GOOGLE_HOST,
+            members=("PAWS/final/test.tsv",),
         ),
     ),
     "TNEWS": _clue("TNEWS"),

@@ -25,7 +25,12 @@ from typing import TYPE_CHECKING
 from adv_plugins_cli.checkpoints import ensemble
 from adv_plugins_cli.checkpoints.ensemble import Predictions
 from adv_plugins_cli.checkpoints.glue_predictions import GlueSets
-from adv_plugins_cli.checkpoints.trained_model import TrainedModel, read_trained_model
+from adv_plugins_cli.checkpoints.trained_model import (
+    TrainedModel,
+    check_alike,
+    describe,
+    read_trained_model,
+)
 from adv_plugins_cli.command import UserError, one_line_errors, read_text
 from adv_plugins_cli.data.glue_format import TASKS
 from adv_plugins_cli.data.tokenizer_options import (
@@ -143,26 +148,13 @@ def read_models(arguments: argparse.Namespace) -> list[TrainedModel]:
         UserError: not the same, or --ensemble has no meaning for it.
     """
     models = [read_trained_model(path, arguments.data_bin) for path in arguments.checkpoints]
+    check_alike(models, "they are no ensemble")
     first = models[0]
-    for model in models[1:]:
-        if (model.task, model.kind, model.labels) != (first.task, first.kind, first.labels):
-            raise UserError(
-                f"{model.checkpoint}: predicts {describe(model)}, but {first.checkpoint} "
-                f"{describe(first)}; they are no ensemble"
-            )
     if first.kind == "regression" and arguments.ensemble == "majority":
         raise UserError("--ensemble majority: scores have no majority; take mean")
     if first.kind in ("regression", "tokens") and arguments.probabilities:
         raise UserError(f"--probabilities: there are none of {describe(first)}")
     return models
-
-
-def describe(model: TrainedModel) -> str:
-    """What a model predicts, for messages."""
-    if model.kind == "regression":
-        return "scores"
-    what = {"ranking": "the choices", "tokens": "for every word"}.get(model.kind, "the classes")
-    return f"{what} {', '.join(model.labels)}"
 
 
 def find_encoder(arguments: argparse.Namespace, models: Sequence[TrainedModel]) -> TextEncoder:

@@ -258,7 +258,8 @@ def smart_release(setting: Setting, root: Path) -> Iterator[tuple[str, Any, Any]
         term, *_ = smart.forward(model, logits, setting.ids, None, real)
         return setting.loss(logits) + term * len(setting.ids)  # theirs is a mean
 
-    options = dict(adv_steps=1, adv_step_size=1e-3, adv_init_eps=1e-5, consistency_weight=1.0)
+    options: dict[str, Any] = dict(adv_steps=1, adv_step_size=1e-3, adv_init_eps=1e-5)
+    options |= dict(adv_projection="token", adv_eps=1.0, consistency_weight=1.0)
     yield "SMART", setting.gradients(theirs), setting.ours("smart_criterion", **options)
 
 

@@ -2,13 +2,13 @@
 
     python scripts/measure/campaign_kills.py --kills 100
 
-Each subject (our four criterions, two that carry a state, and a stock one with fairseq-train, and adv-plugins finetune) first
-trains a tiny model on random data without interruption. Then it is killed with SIGKILL, again and
-again: at random moments; before the n-th of the operations that its saving consists of (opening,
-renaming, copying, removing a file); and in the middle of writing a checkpoint, at a random byte. After
-one to three kills the same command runs to its end, and all that it leaves is compared with the
-uninterrupted run's: weights, optimizer and random state of every checkpoint, validations, result.json,
-and the names of all files. Needs no network and no GPU.
+Each subject (our four criterions, two that carry a state and a stock one with fairseq-train, and
+adv-plugins finetune) first trains a tiny model on random data without interruption. Then it is killed
+with SIGKILL, again and again: at random moments; before the n-th of the operations that its saving
+consists of (opening, renaming, copying, removing a file); and in the middle of writing a checkpoint, at
+a random byte. After one to three kills the same command runs to its end, and all that it leaves is
+compared with the uninterrupted run's: weights, optimizer and random state of every checkpoint,
+validations, result.json, and the names of all files. Needs no network and no GPU.
 
 The exit code is 0 if nothing differs.
 """

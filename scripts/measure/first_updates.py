@@ -2,9 +2,9 @@
 
     adv-plugins convert from-hf minilm minilm
     adv-plugins preprocess RTE --data-dir data/glue --wordpiece minilm --out-dir data-bin
-    python scripts/measure/first_updates.py minilm data-bin/RTE-bin --updates 60
+    python scripts/measure/first_updates.py minilm data-bin/RTE-bin --rows 160 --updates 80
 
-Each trains the same encoder on the same batches through fairseq's Trainer, with its own options' defaults;
+Each trains the same encoder on the same batches through fairseq's Trainer, with its options' defaults;
 the table has the means of the logged loss (base 2, for a sentence) and of the objective over blocks of
 updates. FreeAT's batches are each several updates in a row.
 """
@@ -67,14 +67,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="preprocessed data")
     parser.add_argument("--num-classes", type=positive, default=2, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, default=8, help="(default: %(default)s)")
-    parser.add_argument("--lr", default="1e-4", help="constant (default: %(default)s)")
-    parser.add_argument("--updates", type=positive, default=60, help="(default: %(default)s)")
-    parser.add_argument("--blocks", type=positive, default=3, help="of them (default: %(default)s)")
+    parser.add_argument("--rows", type=positive, help="the first ones of the data alone")
+    parser.add_argument("--lr", default="3e-4", help="constant (default: %(default)s)")
+    parser.add_argument("--updates", type=positive, default=80, help="(default: %(default)s)")
+    parser.add_argument("--blocks", type=positive, default=4, help="of them (default: %(default)s)")
     parser.add_argument("--methods", nargs="+", default=[PLAIN, *METHODS], choices=[PLAIN, *METHODS])
     parser.add_argument("--json", type=Path, help="write the numbers here, too, as they come")
-    arguments = parser.parse_args()
-    arguments.rows = None
-    return arguments
+    return parser.parse_args()
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,14 +52,20 @@ def _words(sentence: str, prefix: str) -> list[str]:
 class Predictor:
     """One checkpoint's model, in memory."""
 
-    def __init__(self, trained: TrainedModel) -> None:
-        """Load it, on the GPU if there is one."""
+    def __init__(self, trained: TrainedModel, *, raw_text: bool = False) -> None:
+        """Load it, on the GPU if there is one.
+
+        Args:
+            raw_text: whether its task is to read data that are raw text (commonsense_qa's).
+        """
         import torch
 
         checkpoint = trained.checkpoint
         with trained.dictionaries() as folder:
-            self.model, task = build(checkpoint, read_checkpoint(checkpoint, whole=True), folder)
-        self.dictionary = task.source_dictionary
+            self.model, self.task = build(
+                checkpoint, read_checkpoint(checkpoint, whole=True), folder, raw_text=raw_text
+            )
+        self.dictionary = self.task.source_dictionary
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
         self.trained = trained
@@ -96,7 +102,9 @@ class Predictor:
             parts += [separator, texts[1], end]
         return [np.concatenate(parts)]
 
-    def predict(self, examples: Sequence[Sequence[Indices]], *, batch_size: int = 32) -> Array:
+    def predict(
+        self, examples: Sequence[Sequence[Indices]], *, batch_size: int = 32, tell: bool = True
+    ) -> Array:
         """(N, C) probabilities, or (N, 1) scores of a regression.
 
         Of token labelling N counts the words of all examples; those that are cut off are outside
@@ -104,16 +112,11 @@ class Predictor:
 
         Args:
             examples: the subwords of each example's texts; see :meth:`sequences`.
+            tell: whether to say how many are cut.
         """
-        flat = [sequence for texts in examples for sequence in self.sequences(texts)]
-        limit = int(self.model.max_positions())
-        longer = sum(len(sequence) > limit for sequence in flat)
-        if longer:
-            print(
-                f"{longer} of {len(flat)} sequences are longer than {limit} subwords and are cut",
-                file=sys.stderr,
-            )
-        outputs = self._logits([sequence[:limit] for sequence in flat], batch_size)
+        whole = [sequence for texts in examples for sequence in self.sequences(texts)]
+        flat = self.cut(whole, tell=tell)
+        outputs = self.logits(flat, batch_size)
         if self.trained.kind == "tokens":
             return np.concatenate(
                 [self._word_probabilities(*pair) for pair in zip(examples, outputs)]
@@ -121,7 +124,33 @@ class Predictor:
             )
         if self.trained.kind == "regression":
             return np.reshape(outputs, (len(examples), 1))
-        return _softmax(np.reshape(outputs, (len(examples), len(self.trained.labels))))
+        return softmax(np.reshape(outputs, (len(examples), len(self.trained.labels))))
+
+    def cut(self, sequences: Sequence[Indices], *, tell: bool = True) -> list[Indices]:
+        """Sequences no longer than the model reads; ``tell`` says how many were."""
+        limit = int(self.model.max_positions())
+        longer = sum(len(sequence) > limit for sequence in sequences)
+        if longer and tell:
+            print(
+                f"{longer} of {len(sequences)} sequences are longer than {limit} subwords and are cut",
+                file=sys.stderr,
+            )
+        return [sequence[:limit] for sequence in sequences]
+
+    def padded(self, sequences: Sequence[Indices]) -> Any:
+        """(B, T) token ids on the model's device."""
+        import torch
+
+        tokens = torch.nn.utils.rnn.pad_sequence(
+            [torch.from_numpy(sequence) for sequence in sequences],
+            batch_first=True,
+            padding_value=self.dictionary.pad(),
+        )
+        return tokens.to(self.device)
+
+    def forward(self, tokens: Any) -> Any:
+        """The head's output for (B, T) token ids: (B, C), of token labelling (B, T, C)."""
+        return self.model(tokens, features_only=True, classification_head_name=self.trained.head)[0]
 
     def _word_probabilities(self, words: Sequence[Indices], logits: Array) -> Array:
         """(words, C), each word by its first subword.
@@ -135,35 +164,30 @@ class Predictor:
         outside = labels.index(OUTSIDE) if OUTSIDE in labels else 0
         found = np.tile(np.eye(len(labels))[outside], (len(words), 1))
         kept = places < len(logits)
-        found[kept] = _softmax(logits[places[kept]])
+        found[kept] = softmax(logits[places[kept]])
         return found
 
-    def _logits(self, sequences: Sequence[Indices], batch_size: int) -> list[Array]:
+    def logits(self, sequences: Sequence[Indices], batch_size: int) -> list[Array]:
         """The head's output for each sequence, without padding; those of like length go together."""
         import torch
 
-        pad = self.dictionary.pad()
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         found: dict[int, Array] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            tokens = torch.nn.utils.rnn.pad_sequence(
-                [torch.from_numpy(sequences[index]) for index in batch],
-                batch_first=True,
-                padding_value=pad,
-            )
+        for batch in by_length([len(sequence) for sequence in sequences], batch_size):
             with torch.no_grad():
-                logits, _ = self.model(
-                    tokens.to(self.device),
-                    features_only=True,
-                    classification_head_name=self.trained.head,
-                )
+                logits = self.forward(self.padded([sequences[index] for index in batch]))
             for index, output in zip(batch, logits.double().cpu().numpy()):
                 found[index] = output if output.ndim == 1 else output[: len(sequences[index])]
         return [found[index] for index in range(len(sequences))]
 
 
-def _softmax(logits: Array) -> Array:
+def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches of the numbers of sequences, those of like length together."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def softmax(logits: Array) -> Array:
+    """Over the last dimension."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 

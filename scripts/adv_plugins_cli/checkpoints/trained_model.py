@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,29 @@ def read_trained_model(checkpoint: Path, data: Path | None = None) -> TrainedMod
         options=options,
         beginnings=tuple(_beginnings(checkpoint, section(checkpoint, state, "checkpoint"))),
     )
+
+
+def describe(model: TrainedModel) -> str:
+    """What a model predicts, for messages."""
+    if model.kind == "regression":
+        return "scores"
+    what = {"ranking": "the choices", "tokens": "for every word"}.get(model.kind, "the classes")
+    return f"{what} {', '.join(model.labels)}"
+
+
+def check_alike(models: Sequence[TrainedModel], reason: str) -> None:
+    """Make sure that several models predict the same.
+
+    Raises:
+        UserError: with ``reason``, naming the first that does not as the first of all.
+    """
+    first = models[0]
+    for model in models[1:]:
+        if (model.task, model.kind, model.labels) != (first.task, first.kind, first.labels):
+            raise UserError(
+                f"{model.checkpoint}: predicts {describe(model)}, but {first.checkpoint} "
+                f"{describe(first)}; {reason}"
+            )
 
 
 def find_data(checkpoint: Path, given: str | None, task: TaskKind) -> Path:

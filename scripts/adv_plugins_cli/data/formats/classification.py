@@ -178,19 +178,20 @@ def _r_at_imdb(folder: Path) -> dict[str, Split]:
     }
 
 
+def anli_rows(path: Path) -> list[tuple[int, Sequence[str], str | None]]:
+    """The rows of one of ANLI's files."""
+    names = {label[0]: label for label in ANLI}
+    rows: list[tuple[int, Sequence[str], str | None]] = []
+    for number, row in json_lines(path):
+        place = f"{path}:{number}"
+        label = check_label(entry(row, "label", str, place), tuple(names), place)
+        pair = tuple(one_line(entry(row, name, str, place)) for name in ("context", "hypothesis"))
+        rows.append((number, pair, names[label]))
+    return rows
+
+
 def _anli(folder: Path) -> dict[str, Split]:
     """Three rounds: one training set; valid is all rounds, valid1 to valid3 are each one; so is test."""
-    names = {label[0]: label for label in ANLI}
-
-    def read(path: Path) -> list[tuple[int, Sequence[str], str | None]]:
-        rows: list[tuple[int, Sequence[str], str | None]] = []
-        for number, row in json_lines(path):
-            place = f"{path}:{number}"
-            label = check_label(entry(row, "label", str, place), tuple(names), place)
-            pair = tuple(one_line(entry(row, name, str, place)) for name in ("context", "hypothesis"))
-            rows.append((number, pair, names[label]))
-        return rows
-
     found: dict[str, Split] = {}
     for split, file in (("train", "train"), ("valid", "dev"), ("test", "test")):
         rounds = []
@@ -198,7 +199,7 @@ def _anli(folder: Path) -> dict[str, Split]:
             path = folder / f"R{number}" / f"{file}.jsonl"
             if not path.is_file() and split == "test":
                 continue
-            rounds.append(read(need(first_file(path.parent, path.name), path.parent, path.name)))
+            rounds.append(anli_rows(need(first_file(path.parent, path.name), path.parent, path.name)))
             one_round = make_split(path, rounds[-1])  # refuses an empty file, also of train
             if split != "train":
                 found[f"{split}{number}"] = one_round
@@ -207,32 +208,34 @@ def _anli(folder: Path) -> dict[str, Split]:
     return found
 
 
+def _literal(field: str, place: str) -> str:
+    """The official generator of PAWS-QQP writes Python's byte literals: b'...'."""
+    if field[:2] in ("b'", 'b"'):
+        try:
+            return one_line(ast.literal_eval(field).decode("utf-8"))
+        except (AttributeError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+            raise UserError(f"{place}: not a literal: {field[:80]} ({error})") from None
+    return one_line(field)
+
+
+def paws_split(path: Path) -> Split:
+    """One of PAWS's files."""
+    rows, columns = [], ["id", "sentence1", "sentence2", "label"]
+    for number, line in read_lines(path):
+        place, fields = f"{path}:{number}", line.rstrip("\r").split("\t")
+        if number == 1:
+            if fields != columns:
+                raise UserError(f"{place}: the header is not {' '.join(columns)}")
+            continue
+        if len(fields) != 4:
+            raise UserError(f"{place}: {len(fields)} columns instead of 4")
+        label = check_label(fields[3], ("0", "1"), place)
+        rows.append((number, (_literal(fields[1], place), _literal(fields[2], place)), label))
+    return make_split(path, rows)
+
+
 def _paws(folder: Path) -> Mapping[str, Split]:
-    """The official generator writes Python's byte literals: b'...'."""
-
-    def text(field: str, place: str) -> str:
-        if field[:2] in ("b'", 'b"'):
-            try:
-                return one_line(ast.literal_eval(field).decode("utf-8"))
-            except (AttributeError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
-                raise UserError(f"{place}: not a literal: {field[:80]} ({error})") from None
-        return one_line(field)
-
-    def read(path: Path) -> Split:
-        rows, columns = [], ["id", "sentence1", "sentence2", "label"]
-        for number, line in read_lines(path):
-            place, fields = f"{path}:{number}", line.rstrip("\r").split("\t")
-            if number == 1:
-                if fields != columns:
-                    raise UserError(f"{place}: the header is not {' '.join(columns)}")
-                continue
-            if len(fields) != 4:
-                raise UserError(f"{place}: {len(fields)} columns instead of 4")
-            label = check_label(fields[3], ("0", "1"), place)
-            rows.append((number, (text(fields[1], place), text(fields[2], place)), label))
-        return make_split(path, rows)
-
-    return read_files(folder, {"train": ("train.tsv",), "valid": ("dev_and_test.tsv",)}, read)
+    return read_files(folder, {"train": ("train.tsv",), "valid": ("dev_and_test.tsv",)}, paws_split)
 
 
 TASKS = (

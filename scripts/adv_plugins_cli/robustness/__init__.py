@@ -1,0 +1,1 @@
+"""How robust a fine-tuned checkpoint is: ``adv-plugins evaluate``, one idea a file."""
