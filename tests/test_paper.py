@@ -337,9 +337,9 @@ def test_an_average_is_one_of_all_columns():
         (("freelb-table1", "--rows", "Reported"), "'Reported' is of published numbers alone"),
         (
             ("rat-table4", "--rows", "BiLSTM, K = 2"),
-            "'BiLSTM, K = 2' is of a BiLSTM, which is trained from scratch",
+            "'BiLSTM, K = 2' is of a BiLSTM .--arch bilstm., and not of --arch roberta",
         ),
-        (("rat-table8",), "from scratch .--from-scratch.; no row of it can be run"),
+        (("rat-table8",), "not of --arch roberta; no row of it can be run"),
         (("freelb-table4", "--seeds", "1", "1"), "--seeds: 1 is given twice"),
         (("freelb-table4", "--lr", "fast"), "--lr fast: no positive number"),
         (("freelb-table4", "--batch", "8"), "--batch: freelb-table4 is a table of scores"),

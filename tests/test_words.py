@@ -176,7 +176,7 @@ def test_recipes_from_scratch(tmp_path, monkeypatch):
         assert command[command.index("--total-num-update") + 1] == "100"
     r3f = recipes.get_recipe("IMDB", "r3f", arch="bilstm")
     assert r3f.lr == "1e-3" and "method's own options" in r3f.source
-    with pytest.raises(UserError, match="--arch bilstm has no self-attention"):
+    with pytest.raises(UserError, match="--arch text_han has no self-attention"):
         asa = recipes.get_recipe("IMDB", "asa", arch="bilstm")
         asa.command(tmp_path, start=start, save_dir=tmp_path, seed=1)
     (tmp_path / "model.pt").touch()
@@ -192,6 +192,18 @@ def test_what_a_comparison_tries():
     assert [each.split()[-1] for each in tried("bilstm", "rat")] == ["1", "5", "9"]
     assert len({len(tried("text_cnn", method)) for method in ("rat", "fgm", "rdrop", "freelb")}) == 1
     assert tried(None, "rat") != tried("text_han", "rat")
+
+
+@pytest.mark.parametrize(
+    "own,reason",
+    [
+        (("--checkpoint", "x.pt"), "is of a BiLSTM, which is trained from scratch .--from-scratch."),
+        (("--from-scratch", "--arch", "text_cnn"), "not of --arch text_cnn"),
+    ],
+)
+def test_a_table_whose_rows_need_another_start(own, reason, tmp_path):
+    with pytest.raises(SystemExit, match=f"rat-table8: the row 'CE Loss' .*{reason}.*; no row"):
+        paper.main(["rat-table8", *own, "--out-dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize(

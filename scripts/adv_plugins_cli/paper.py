@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS
 from adv_plugins_cli.command import UserError, one_line_errors, positive, seed_number
 from adv_plugins_cli.data.task_data import add_data_options
 from adv_plugins_cli.recipes import children, paper_tables, recipes
@@ -159,7 +160,8 @@ def check_rows(table: PaperTable, arguments: argparse.Namespace) -> list[Row]:
             return "is of published numbers alone, and not run here"
         if row.arch is not None and not arguments.from_scratch:
             return f"is of a {row.encoder}, which is trained from scratch (--from-scratch)"
-        if row.arch is None and of_their_own and arguments.from_scratch:
+        of_words = arguments.from_scratch and arguments.arch in (None, *WORD_ARCHS)
+        if row.arch is None and of_their_own and of_words:
             return f"is of {row.encoder}, which is pre-trained (--checkpoint)"
         if row.arch is not None and arguments.arch not in (None, row.arch):
             return f"is of a {row.encoder} (--arch {row.arch}), and not of --arch {arguments.arch}"
