@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from adv_plugins.perturbation import replaced_forward
 from fairseq_compat.errors import UserError
 
+# Positional and named arguments.
+Call = Tuple[Tuple[Any, ...], Dict[str, Any]]
+
 
 def body(model: nn.Module) -> Any:
     """What a RoBERTa-like fairseq model does below its heads; None if it has no such part."""
@@ -149,14 +152,28 @@ def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return hidden
 
 
-def states_up_to(model: nn.Module, tokens: Sequence[Tensor], *, layer: int) -> List[Tensor]:
-    """The (T, B, d) hidden states at the output of this layer for each of these (B, T) token ids;
-    nothing above it is computed."""
-    encoder = body(model)
+@contextlib.contextmanager
+def called(model: nn.Module) -> Iterator[List[Call]]:
+    """The arguments of every call of ``model``."""
+    calls: List[Call] = []
+
+    def keep(_module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+        calls.append((args, kwargs))
+
+    handle = model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def states_up_to(model: nn.Module, calls: Sequence[Call], *, layer: int) -> List[Tensor]:
+    """The (T, B, d) hidden states at the output of this layer in calls like these of a RoBERTa-like
+    model; no layer above it and no head is computed."""
     with contextlib.ExitStack() as stack:
         for each in encoder_layers(model)[layer:]:
             stack.enter_context(replaced_forward(each, skip))
         states = stack.enter_context(hidden_states(model, layer=layer))
-        for ids in tokens:
-            encoder(ids)
+        for args, kwargs in calls:
+            model(*args, **{**kwargs, "features_only": True, "classification_head_name": None})
     return states

@@ -29,7 +29,7 @@ from adv_plugins.base_pass import BasePass, mean_pass
 from adv_plugins.batch import repeat_sample, source_tokens
 from adv_plugins.divergence import full_precision
 from adv_plugins.dropout import SameMasks, dropout_rate, drops_layers, entered_with, states_at_entry
-from adv_plugins.fork import body, forked, hidden_states, resumed, states_up_to
+from adv_plugins.fork import Call, body, called, forked, hidden_states, resumed, states_up_to
 from adv_plugins.gradients import KeptGradients, check_one_reduction, frozen
 from adv_plugins.perturbation import (
     Calls,
@@ -91,6 +91,15 @@ class Compared(NamedTuple):
     parts: Tensor
     value: Tensor
     term: Tensor
+
+
+class FirstLayer(NamedTuple):
+    """Of a pass, with an entry for each call of the model: the (T, B, d) states at the first layer's
+    output, the arguments, and the random states that the dropout masks come from."""
+
+    states: List[Tensor]
+    calls: List[Call]
+    masks: List[List[Tensor]]
 
 
 class Step:
@@ -195,29 +204,37 @@ class Step:
             gradients = kept.backward(base.loss if loss is None else loss(base), deltas)
         return _without_graph(base), gradients
 
-    def first_layer(self) -> ContextManager[Tuple[List[Tensor], List[List[Tensor]]]]:
-        """Within the context: the (T, B, d) hidden states at the output of the first layer, and the
-        random states that their dropout masks come from, one entry a call."""
-        return _first_layer(self.module, self._device)
+    @contextmanager
+    def first_layer(self) -> Iterator[FirstLayer]:
+        """Within the context: what is to be known of a pass for :meth:`ascent_below`."""
+        device = self._device
+        with ExitStack() as stack:
+            yield FirstLayer(
+                stack.enter_context(hidden_states(self.module, layer=1)),
+                stack.enter_context(called(self.module)),
+                stack.enter_context(states_at_entry(body(self.module), device)),
+            )
 
     def ascent_below(
         self,
         deltas: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        masks: Optional[Sequence[List[Tensor]]] = None,
+        first: FirstLayer,
+        *,
+        same_dropout: bool = False,
     ) -> List[Tensor]:
         """d <gradients, h(x + delta)> / d delta for each call, at least float32, with h the (T, B, d)
         hidden states at the output of the first layer; nothing above it is computed, and no gradient of
         the parameters.
 
         Args:
-            masks: the random states that :meth:`first_layer` caught, for their dropout masks.
+            first: of the pass that is made again up to there, with ``same_dropout`` with its masks.
         """
         deltas = [delta.detach().requires_grad_() for delta in deltas]
         kept = self.kept
-        replayed = entered_with(body(self.module), masks, self._device) if masks else nullcontext()
-        with frozen(self.module), replayed, self._perturbed(deltas):
-            states = states_up_to(self.module, self.tokens, layer=1)
+        replayed = entered_with(body(self.module), first.masks, self._device)
+        with frozen(self.module), replayed if same_dropout else nullcontext(), self._perturbed(deltas):
+            states = states_up_to(self.module, first.calls, layer=1)
             return kept.backward(delivered(states, gradients), deltas)
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor] = ()) -> List[Tensor]:
@@ -462,14 +479,6 @@ def _run_again(run: Callable[..., Ran], each: Pass, last: bool) -> Ran:
 def _compared(ran: List[Ran], parts: Tensor, term: Tensor) -> Compared:
     loss = torch.stack([each.base.loss.detach() for each in ran]).sum()
     return Compared(ran, ran[0].base, loss, parts.detach(), term.detach(), term)
-
-
-@contextmanager
-def _first_layer(
-    module: nn.Module, device: torch.device
-) -> Iterator[Tuple[List[Tensor], List[List[Tensor]]]]:
-    with hidden_states(module, layer=1) as states, states_at_entry(body(module), device) as masks:
-        yield states, masks
 
 
 def _without_graph(base: BasePass) -> BasePass:

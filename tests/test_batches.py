@@ -10,6 +10,7 @@ from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrappe
 import adv_plugins.models.asa_roberta as asa_roberta
 import adv_plugins.naive_masks as naive_masks
 import tiny
+from adv_plugins.ball import Ball
 from adv_plugins.models.asa_roberta import AsaRobertaModel
 from adv_plugins.noise import DISTRIBUTIONS
 from adv_plugins.shifted_weights import matrices
@@ -48,7 +49,13 @@ def make(method, kind, monkeypatch, **options):
 
         monkeypatch.setattr(criterion, "_shifts", shifts)
     if method.name == "neftune":
-        monkeypatch.setattr(torch.Tensor, "uniform_", lambda empty, low, high: embedding_noise(empty))
+
+        def start(ball, real, width, dtype, size):
+            empty = [torch.empty(*each.shape[:2], width, dtype=torch.float64) for each in real]
+            waves = [size * embedding_noise(each) for each in empty]
+            return [wave.to(dtype) * each for wave, each in zip(waves, real)]
+
+        monkeypatch.setattr(Ball, "start", start)
     return criterion, model
 
 

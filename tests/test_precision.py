@@ -152,7 +152,7 @@ def test_trainings_learn_in_it_what_they_learn_in_float32(data, tmp_path, criter
         moved = value.float() - start["model"][name].float()
         differences.append(((rounded["model"][name].float() - value.float()).norm(), moved.norm()))
     wrong, way = (torch.stack(each).norm() for each in zip(*differences))
-    assert 0 < wrong < 0.5 * way
+    assert 0 < wrong < 0.6 * way
 
 
 def optimizer(*flags):

@@ -435,7 +435,7 @@ def test_operations(name, options, passes, ascents, first_layers):
 
     def first_layer(model, sample):
         with tiny.hooked(table(model), lambda module, args, output: output + delta):
-            (states,) = states_up_to(model, source_tokens(sample), layer=1)
+            (states,) = states_up_to(model, [(tuple(source_tokens(sample)), {})], layer=1)
         return (states.sum(),)
 
     expected = passes * plain + ascents * tiny.flops(ascent, model, sample)

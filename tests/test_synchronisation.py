@@ -71,6 +71,9 @@ def test_a_method_waits_no_more_often_than_its_forwards(monkeypatch, device, met
     forwards = method.sequential if sequential else method.forwards
     assert stock > 0  # or nothing is measured
     own = count(criterion, model, sample)
+    if method.name == "yopo":  # its small passes: as many forwards of the part below the first layer
+        forwards += (criterion.steps - 1) * (criterion.inner_steps - 1)
     assert own <= forwards * stock
-    if device == "cpu" and not sequential:  # where no pass is without a backward, which may read, too
+    # Where no pass is without a backward, which may read, too, and none is a part of one.
+    if device == "cpu" and not sequential and method.name != "yopo":
         assert own == forwards * stock

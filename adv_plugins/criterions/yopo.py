@@ -14,7 +14,7 @@ from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import encoder_layers
 from adv_plugins.methods import register_method
 from adv_plugins.perturbation import sentence_norms
-from adv_plugins.step import Step
+from adv_plugins.step import FirstLayer, Step
 from fairseq_compat.errors import UserError
 
 
@@ -82,17 +82,17 @@ class YopoCriterion(Ascent):
         for number in range(1, self.steps + 1):
             last = number == self.steps
             deltas = [delta.detach().requires_grad_(not last) for delta in deltas]
-            with step.first_layer() as (states, masks):
+            with step.first_layer() as first:
                 result = step.run(
                     deltas, last=last, same_dropout=self.reuse_dropout_mask, write=number == 1
                 )
             results.append(result._replace(loss=result.loss.detach()))
             term = result.loss / self.steps
             if not last:
-                found = step.backward(term, [*deltas, *states])
+                found = step.backward(term, [*deltas, *first.states])
                 norm = sentence_norms(found[: len(deltas)]).sum() * self.steps
                 meters.setdefault("embedding_gradient_norm", norm)
-                deltas = self._climb(step, deltas, found, masks)
+                deltas = self._climb(step, deltas, found, first)
         return step.finish(
             results[0],
             term,
@@ -103,14 +103,13 @@ class YopoCriterion(Ascent):
         )
 
     def _climb(
-        self, step: Step, deltas: List[Tensor], found: List[Tensor], masks: List[List[Tensor]]
+        self, step: Step, deltas: List[Tensor], found: List[Tensor], first: FirstLayer
     ) -> List[Tensor]:
         """n ascents; ``found``: the pass's gradients for the deltas and at the first layer's output."""
         gradients, fixed = found[: len(deltas)], found[len(deltas) :]
         for inner in range(self.inner_steps):
             if inner:
-                again = masks if self.reuse_dropout_mask else None
-                gradients = step.ascent_below(deltas, fixed, again)
+                gradients = step.ascent_below(deltas, fixed, first, same_dropout=self.reuse_dropout_mask)
             size = self.step_size / self.inner_steps
             deltas = self.ball.ascend(deltas, gradients, step.real, size)
         return deltas
