@@ -1,15 +1,17 @@
 """Ascent on a perturbation of the word embeddings in a ball: what FreeLB and its rivals share."""
 
 from dataclasses import dataclass, field
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
+import torch
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
 from adv_plugins.ball import NORMS, Ball
+from adv_plugins.base_pass import BasePass
 from adv_plugins.criterions.options import check_range
 from adv_plugins.criterions.with_asa import AsaAdditionConfig, WithAsa
-from adv_plugins.perturbation import word_embedding
+from adv_plugins.perturbation import sentence_norms, word_embedding
 from adv_plugins.step import Step
 
 
@@ -106,3 +108,27 @@ class Ascent(InBall):
     def is_active(self) -> bool:
         """Plain fine-tuning before ``--adv-start-update``."""
         return self.update_number >= self.start_update
+
+    def finish(
+        self,
+        step: Step,
+        results: Sequence[BasePass],
+        term: Tensor,
+        deltas: Sequence[Tensor],
+        gradient_norms: Sequence[Tensor],
+    ) -> Any:
+        """What a criterion returns whose objective is the mean over its passes.
+
+        Args:
+            results: of the passes, without graph; term: what is left to be differentiated; deltas: of
+                the last pass; gradient_norms: of the ascents, summed over sentences.
+        """
+        meters = {"embedding_gradient_norm": gradient_norms[0]} if gradient_norms else {}
+        return step.finish(
+            results[0],
+            term,
+            torch.stack([each.loss for each in results]).mean(),
+            adv_loss=results[-1].loss,
+            perturbation_norm=sentence_norms(deltas).sum(),
+            **meters,
+        )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from fairseq.criterions import register_criterion
 
 from adv_plugins.criterions.ascent import Ascent, AscentConfig
@@ -67,12 +66,4 @@ class FreeLBCriterion(Ascent):
                 gradients = step.backward(term, deltas)
                 gradient_norms.append(sentence_norms(gradients).sum() * self.steps)
                 deltas = self.ball.ascend(deltas, gradients, step.real, self.step_size)
-        meters = {"embedding_gradient_norm": gradient_norms[0]} if gradient_norms else {}
-        return step.finish(
-            results[0],
-            term,
-            torch.stack([each.loss for each in results]).mean(),
-            adv_loss=results[-1].loss,
-            perturbation_norm=sentence_norms(deltas).sum(),
-            **meters,
-        )
+        return self.finish(step, results, term, deltas, gradient_norms)

@@ -1,13 +1,11 @@
 """YOPO, you only propagate once (Zhang et al., NeurIPS 2019), as FreeLB's paper applies it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, List
 
-import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
-from adv_plugins.base_pass import BasePass
 from adv_plugins.criterions.ascent import Ascent, AscentConfig
 from adv_plugins.criterions.options import check_range
 from adv_plugins.dropout import drops_layers
@@ -76,8 +74,7 @@ class YopoCriterion(Ascent):
 
     def perturbed_forward(self, step: Step) -> Any:
         """m passes and (m - 1) n ascents on one batch."""
-        results: List[BasePass] = []
-        meters: Dict[str, Tensor] = {}
+        results, gradient_norms = [], []
         deltas = self.start(step)
         for number in range(1, self.steps + 1):
             last = number == self.steps
@@ -90,17 +87,9 @@ class YopoCriterion(Ascent):
             term = result.loss / self.steps
             if not last:
                 found = step.backward(term, [*deltas, *first.states])
-                norm = sentence_norms(found[: len(deltas)]).sum() * self.steps
-                meters.setdefault("embedding_gradient_norm", norm)
+                gradient_norms.append(sentence_norms(found[: len(deltas)]).sum() * self.steps)
                 deltas = self._climb(step, deltas, found, first)
-        return step.finish(
-            results[0],
-            term,
-            torch.stack([each.loss for each in results]).mean(),
-            adv_loss=results[-1].loss,
-            perturbation_norm=sentence_norms(deltas).sum(),
-            **meters,
-        )
+        return self.finish(step, results, term, deltas, gradient_norms)
 
     def _climb(
         self, step: Step, deltas: List[Tensor], found: List[Tensor], first: FirstLayer

@@ -6,14 +6,8 @@ from typing import Any
 from fairseq.models import register_model, register_model_architecture
 from torch import Tensor, nn
 
-from adv_plugins.models.recurrent import Recurrent
-from adv_plugins.models.text_classifier import (
-    Body,
-    TextClassifier,
-    check_sizes,
-    common_sizes,
-    default,
-)
+from adv_plugins.models.recurrent import Recurrent, RecurrentClassifier
+from adv_plugins.models.text_classifier import Body, common_sizes, default
 
 POOLINGS = ("final", "max", "mean")
 
@@ -43,7 +37,7 @@ class BiLstmBody(Body):
 
 
 @register_model("bilstm")
-class BiLstmModel(TextClassifier):
+class BiLstmModel(RecurrentClassifier):
     """R-AT's BiLSTM; the module's and ``text_classifier``'s docstrings say more."""
 
     BODY = BiLstmBody
@@ -51,25 +45,13 @@ class BiLstmModel(TextClassifier):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Options of the model."""
-        TextClassifier.add_args(parser)
-        parser.add_argument(
-            "--encoder-hidden-size", type=int, metavar="D", help="of each direction (128)"
-        )
-        parser.add_argument(
-            "--encoder-layers", type=int, metavar="N", help="with --dropout between them (1)"
-        )
+        RecurrentClassifier.add_args(parser)
         parser.add_argument(
             "--pooling",
             choices=POOLINGS,
             help="a sentence's features: the directions' final states (default), or the maximum or "
             "mean of all words'",
         )
-
-    @classmethod
-    def build_model(cls, args: Any, task: Any) -> TextClassifier:
-        """The model with fresh weights."""
-        check_sizes(args, "encoder_hidden_size", "encoder_layers")
-        return super().build_model(args, task)
 
 
 @register_model_architecture("bilstm", "bilstm")

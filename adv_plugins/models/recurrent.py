@@ -1,11 +1,14 @@
 """Recurrent layers over sentences of different lengths, for ``bilstm`` and ``text_han``."""
 
+from argparse import ArgumentParser
 from typing import Any, Tuple, Type
 
 import torch
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from adv_plugins.models.text_classifier import TextClassifier, check_sizes
 
 
 class Recurrent(nn.Module):
@@ -56,3 +59,24 @@ class Recurrent(nn.Module):
 def _cudnn(training: bool) -> bool:
     """Whether cuDNN's kernels may be taken."""
     return torch.backends.cudnn.enabled and (training or not torch.is_grad_enabled())
+
+
+class RecurrentClassifier(TextClassifier):
+    """A model of recurrent layers, with their options."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Options of the model."""
+        TextClassifier.add_args(parser)
+        parser.add_argument(
+            "--encoder-hidden-size", type=int, metavar="D", help="of each direction (128)"
+        )
+        parser.add_argument(
+            "--encoder-layers", type=int, metavar="N", help="with --dropout between them (1)"
+        )
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> TextClassifier:
+        """The model with fresh weights."""
+        check_sizes(args, "encoder_hidden_size", "encoder_layers")
+        return super().build_model(args, task)

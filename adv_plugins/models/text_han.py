@@ -4,7 +4,6 @@ R-AT calls its TextHAN "BiGRU + Attention": it is the word level of Yang et al.'
 whole text; a second level over sentences would need their borders.
 """
 
-from argparse import ArgumentParser
 from typing import Any
 
 import torch
@@ -12,14 +11,8 @@ from fairseq.models import register_model, register_model_architecture
 from torch import Tensor, nn
 
 from adv_plugins.divergence import full_precision
-from adv_plugins.models.recurrent import Recurrent
-from adv_plugins.models.text_classifier import (
-    Body,
-    TextClassifier,
-    check_sizes,
-    common_sizes,
-    default,
-)
+from adv_plugins.models.recurrent import Recurrent, RecurrentClassifier
+from adv_plugins.models.text_classifier import Body, common_sizes, default
 
 
 class TextHanBody(Body):
@@ -50,27 +43,10 @@ class TextHanBody(Body):
 
 
 @register_model("text_han")
-class TextHanModel(TextClassifier):
+class TextHanModel(RecurrentClassifier):
     """R-AT's TextHAN; the module's and ``text_classifier``'s docstrings say more."""
 
     BODY = TextHanBody
-
-    @staticmethod
-    def add_args(parser: ArgumentParser) -> None:
-        """Options of the model."""
-        TextClassifier.add_args(parser)
-        parser.add_argument(
-            "--encoder-hidden-size", type=int, metavar="D", help="of each direction (128)"
-        )
-        parser.add_argument(
-            "--encoder-layers", type=int, metavar="N", help="with --dropout between them (1)"
-        )
-
-    @classmethod
-    def build_model(cls, args: Any, task: Any) -> TextClassifier:
-        """The model with fresh weights."""
-        check_sizes(args, "encoder_hidden_size", "encoder_layers")
-        return super().build_model(args, task)
 
 
 @register_model_architecture("text_han", "text_han")
