@@ -188,14 +188,45 @@ def read_user_dir_first() -> None:
     initialize.add_defaults = add_defaults
 
 
+def silence_what_nobody_can_mend() -> None:
+    """Warnings about how fairseq uses hydra and torch, of which a user can change nothing, stay away.
+
+    Each start prints a page of hydra's (no issue upstream), each epoch on a CPU one of torch's.
+    `python -W always` and filters that are set later show them.
+    """
+    import warnings
+
+    if sys.warnoptions:
+        return
+    for module in (r"hydra\.experimental\.", r"hydra\.core\.default_element", r"hydra\.compose"):
+        warnings.filterwarnings("ignore", category=UserWarning, module=module)
+    for message in (
+        r"\s*'config' is validated against ConfigStore schema",
+        r"'pin_memory' argument is set as true but no accelerator is found",
+    ):
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
+
+
+def silence_tensorboardx() -> None:
+    """Without tensorboardX each start asks for it (no issue upstream), though only one task of speech
+    uses it: TensorBoard is torch's."""
+    import logging
+
+    def is_of_use(record: logging.LogRecord) -> bool:
+        return "install tensorboardX" not in record.getMessage()
+
+    logging.getLogger("fairseq.tasks.text_to_speech").addFilter(is_of_use)
+
+
 FIXES: dict[str, tuple[Callable[[], None], ...]] = {
-    "hydra": (allow_config_defaults,),
+    "hydra": (allow_config_defaults, silence_what_nobody_can_mend),
     "fairseq": (
         allow_config_defaults,
         allow_namespaces_in_checkpoints,
         restore_numpy_long,
         copy_files_whole,
     ),
+    "fairseq.tasks.text_to_speech": (silence_tensorboardx,),
     "fairseq.trainer": (read_what_workers_send,),
     "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
     "fairseq_cli.hydra_train": (read_user_dir_first,),

@@ -153,6 +153,25 @@ def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
     assert fixed == ["hydra", "fairseq", "fairseq.data"]
 
 
+def test_a_start_of_fairseq_says_nothing_of_what_nobody_can_mend():
+    """Neither hydra's page of warnings nor the call for tensorboardX, with fairseq's logging on."""
+    code = (
+        "import logging; logging.basicConfig(level=logging.INFO); import fairseq_compat;"
+        "fairseq_compat.install(); from fairseq import options, tasks;"
+        "from fairseq.dataclass.utils import convert_namespace_to_omegaconf as convert;"
+        "parser = options.get_training_parser(); line = '. --task masked_lm --arch roberta'.split();"
+        "convert(options.parse_args_and_arch(parser, line));"
+        "import warnings; warnings.warn('of use'); "
+        "logging.getLogger('fairseq.tasks.text_to_speech').info('of use, too')"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    quiet = subprocess.run([command[0], *command[3:]], capture_output=True, text=True, check=True)
+    lines = quiet.stderr.splitlines()
+    assert len(lines) == 2 and "of use" in lines[0] and "of use, too" in lines[1], quiet.stderr
+    loud = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "hydra" in loud.stderr, "who asks for warnings gets them"
+
+
 def test_the_hook_is_put_in_once(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.delitem(sys.modules, "fairseq", raising=False)

@@ -1,9 +1,12 @@
 """Converted models compute in fairseq what they compute in transformers, both ways."""
 
+import importlib.util
 import itertools
 import json
 import shutil
 from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -446,6 +449,19 @@ def test_labels_that_are_not_found_or_do_not_fit_are_refused(tmp_path):
     with pytest.raises(SystemExit, match="nothing.txt"):
         convert_to_hf.main([*request, "--label-dict", str(folder / "nothing.txt")])
     assert not back.exists()
+
+
+def test_the_word_minilm_means_the_package_beside_an_earlier_conversion(tmp_path, monkeypatch):
+    """Which left a folder of that name; one with somebody's weights is what was named."""
+    monkeypatch.chdir(tmp_path)
+    package = SimpleNamespace(submodule_search_locations=["/package"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+    source = Path("minilm")
+    assert convert_from_hf.find_source(source) == Path("/package/model")
+    source.mkdir()
+    assert convert_from_hf.find_source(source) == source
+    (source / "architecture.json").write_text("{}")
+    assert convert_from_hf.find_source(source) == Path("/package/model")
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ import fairseq_compat
 fairseq_compat.install()
 
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
+from adv_plugins_cli.checkpoints.architecture import ARCHITECTURE  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors  # noqa: E402
 from adv_plugins_cli.data.tokenizer_options import HF_FILES  # noqa: E402
 from fairseq_compat import files  # noqa: E402
@@ -57,7 +58,8 @@ def find_source(source: Path) -> Path:
     Raises:
         UserError: the package that it means is not installed.
     """
-    if str(source) != MINILM or source.is_dir():
+    # A folder of that name may be what an earlier conversion made.
+    if str(source) != MINILM or source.is_dir() and not (source / ARCHITECTURE).is_file():
         return source
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None or not package.submodule_search_locations:
