@@ -59,7 +59,7 @@ def find_source(source: Path) -> Path:
         UserError: the package that it means is not installed.
     """
     # A folder of that name may be what an earlier conversion made.
-    if str(source) != MINILM or source.is_dir() and not (source / ARCHITECTURE).is_file():
+    if str(source) != MINILM or (source.is_dir() and not (source / ARCHITECTURE).is_file()):
         return source
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None or not package.submodule_search_locations:
