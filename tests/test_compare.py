@@ -8,7 +8,7 @@ import torch
 from fairseq.data import indexed_dataset
 
 import training
-from adv_plugins_cli import compare
+from adv_plugins_cli import compare, evaluate
 from adv_plugins_cli.data import subset
 from adv_plugins_cli.recipes import comparison_table, runs
 from methods import METHODS
@@ -170,6 +170,14 @@ def test_the_statistics():
         (("--seeds", "1", "2", "1"), "--seeds: 1 is given twice"),
         (("--methods", "plain", "rat", "rat"), "--methods: rat is given twice"),
         (("--precision", "fp16"), "--precision fp16 needs a GPU"),
+        (("--evaluate", "--embedding --report x"), "goes to --out-dir, not to x"),
+        (("--evaluate", "other.pt --embedding"), "models are the comparison's, not other.pt"),
+        (("--evaluate", "--eps 0.1"), "--eps does nothing without --embedding"),
+        (("--evaluate", "--set Nothing=x"), "Nothing: no set with a reader"),
+        (("--evaluate", "--data nowhere"), "nowhere: no such folder or file"),
+        (("--evaluate", "--attack typos"), "--attack needs text"),
+        (("--evaluate", "--embedding 'open"), "--evaluate .*: No closing quotation"),
+        (("--evaluate", "--embedding --search-eps CHECKPOINT"), "there is none yet"),
     ],
 )
 def test_bad_requests_name_the_knob(own, message, data, tmp_path, monkeypatch):
@@ -178,6 +186,44 @@ def test_bad_requests_name_the_knob(own, message, data, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=f"^adv-plugins compare: error: .*{message}") as error:
         compare.main(request(tmp_path, *own))
     assert "\n" not in str(error.value)
+
+
+def test_a_set_of_other_classes_is_refused_before_anything_is_trained(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "execute", lambda *_: pytest.fail("something was trained"))
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\ngood\t1\n")
+    own = ("--evaluate", f"--set SST-2={tmp_path / 'dev.tsv'}")
+    with pytest.raises(SystemExit, match="the set SST-2 is not of a task with c0, c1, c2"):
+        compare.main(request(tmp_path, *own))
+
+
+def test_clean_and_robust_stand_in_one_table(data, tmp_path, capsys):
+    """Of every seed's model, as evaluate measures it by itself; a second call measures no row again."""
+    options = "--curves --curve-eps 0.1 --noise-draws 1 --bootstrap 10"
+    own = ("--methods", "plain", "rdrop", "--seeds", "1", "2", "--evaluate", options)
+    assert compare.main(request(tmp_path, *own)) == 0
+    shown = capsys.readouterr().out
+    folder = tmp_path / "out" / "RTE"
+    summary = json.loads((folder / "summary.json").read_text())
+    found = summary["evaluation"]["over_seeds"]
+    scores = {row["method"]: row["mean"] for row in summary["methods"]}
+    assert {name: each["mean"] for name, each in found["accuracy"].items()} == pytest.approx(
+        scores, abs=0.05
+    )
+    assert found["PGD-20, 0.1"]["rdrop"]["seeds"] == 2
+    assert "PGD-20, 0.1" in shown and "evaluation/report.html" in shown
+    models = [folder / method / "seed2" / "checkpoint_last.pt" for method in ("plain", "rdrop")]
+    assert all("last_optimizer_state" not in torch.load(model) for model in models)
+    assert not list(folder.glob("search/*/checkpoint*")), "the search keeps no models"
+
+    request_ = [*map(str, models), "--data", str(data), "--report", str(tmp_path / "alone")]
+    evaluate.main([*request_, "--bootstrap", "10"])
+    alone = json.loads((tmp_path / "alone" / "results.json").read_text())["scores"]
+    together = summary["evaluation"]["scores"]
+    assert alone["rdrop"]["accuracy"]["value"] == together["rdrop/seed2"]["accuracy"]["value"]
+
+    rows = {path: path.stat().st_mtime_ns for path in (folder / "evaluation" / "rows").iterdir()}
+    assert rows and compare.main(request(tmp_path, *own)) == 0
+    assert {path: path.stat().st_mtime_ns for path in rows} == rows
 
 
 def test_a_comparison_without_validations_is_refused(data, tmp_path):

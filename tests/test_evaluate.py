@@ -14,7 +14,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 import test_predict
 import training
 from adv_plugins_cli import evaluate
-from adv_plugins_cli.robustness import embedding_study, text_study
+from adv_plugins_cli.robustness import embedding_study, evaluation, text_study
 from adv_plugins_cli.robustness.plan import short_names
 from test_predict import train
 
@@ -140,6 +140,14 @@ def test_everything_in_one_report(sentiment, tmp_path, capsys, monkeypatch):
     for each in (found, again):
         del each["seconds_per_row"]
     assert again == found
+
+
+def test_where_no_row_is_right_for_all_the_rest_is_told(sentiment, tmp_path, capsys, monkeypatch):
+    models, request = sentiment
+    monkeypatch.setattr(evaluation.Evaluation, "right_of_all", lambda self: [])
+    found = evaluated(tmp_path, *models, *request[:2], "--embedding", *request[2:4])
+    assert "no row that all the checkpoints get right" in capsys.readouterr().err
+    assert "worst_cases" not in found and found["scores"]["one"]["accuracy"]
 
 
 def test_without_a_report_the_terminal_has_it(sentiment, capsys):

@@ -25,7 +25,14 @@ from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS
 from adv_plugins_cli.command import UserError, one_line_errors, read_json, seed_number
 from adv_plugins_cli.data.subset import make_subset
 from adv_plugins_cli.data.task_data import add_data_options
-from adv_plugins_cli.recipes import children, comparison_table, recipes, run_folder, runs
+from adv_plugins_cli.recipes import (
+    children,
+    compared_models,
+    comparison_table,
+    recipes,
+    run_folder,
+    runs,
+)
 from adv_plugins_cli.recipes.command_line import (
     check_counts,
     check_different,
@@ -71,6 +78,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--held-out", type=float, default=0.2, help="share of them for the search (%(default)s)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
+    compared_models.add_option(parser)
     arguments = parser.parse_args(own)
     arguments.extra = extra
     return arguments
@@ -107,11 +115,20 @@ class Comparison(TaskRuns):
         super().__init__(arguments, task)
         rows, share = arguments.train_rows, arguments.held_out
         place = self.folder / f"search-bin-{rows or 'all'}-rows-{share:g}"
+        if arguments.evaluate is not None:
+            compared_models.check(arguments.evaluate, self.whole, self.folder)
         self.search_data = make_subset(self.whole, place, rows=rows, held_out=share)
         self.data = self.training_rows(rows)
 
     def candidate_run(
-        self, name: str, method: str, fields: dict[str, Any], seed: int, data: Path
+        self,
+        name: str,
+        method: str,
+        fields: dict[str, Any],
+        seed: int,
+        data: Path,
+        *,
+        keep: bool = False,
     ) -> runs.Run:
         """One training of a method with these fields of its recipe."""
         recipe = dataclasses.replace(
@@ -122,7 +139,7 @@ class Comparison(TaskRuns):
             warmup="0.06",
             **fields,
         )
-        return self.make_run(name, recipe, seed, data, fields)
+        return self.make_run(name, recipe, seed, data, fields, keep=keep)
 
     def search_runs(self, method: str, lr: str | None) -> list[runs.Run]:
         """The candidates of a method on the search's split."""
@@ -133,8 +150,11 @@ class Comparison(TaskRuns):
 
     def seed_runs(self, chosen: dict[str, dict[str, str]]) -> list[runs.Run]:
         """All methods with every seed; seeds outside, so that an early stop leaves whole seeds."""
+        keep = self.arguments.evaluate is not None
         return [
-            self.candidate_run(f"{method}/seed{seed}", method, chosen[method], seed, self.data)
+            self.candidate_run(
+                f"{method}/seed{seed}", method, chosen[method], seed, self.data, keep=keep
+            )
             for seed in self.arguments.seeds
             for method in self.arguments.methods
             if method in chosen
@@ -175,6 +195,15 @@ def compare(comparison: Comparison, began: float) -> dict[str, Any]:
         {(run.facts["method"], run.facts["seed"]): runs.read_result(run) for run in every},
     )
     files.write_json(comparison.folder / "summary.json", summary)
+    if arguments.evaluate is not None:
+        trained = sorted(
+            (run for run in every if runs.read_result(run) is not None),
+            key=lambda run: run.facts["method"] != PLAIN,  # the others are compared with the first
+        )
+        summary["evaluation"] = compared_models.measure(
+            arguments.evaluate, trained, comparison.whole, comparison.folder
+        )
+        files.write_json(comparison.folder / "summary.json", summary)
     return summary
 
 
@@ -220,6 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             plot = comparison_table.plot(summaries, arguments.out_dir / "comparison.png")
     for summary in summaries:
         print(f"\n{comparison_table.text(summary)}")
+        if "evaluation" in summary:
+            print(f"\n{compared_models.text(summary['evaluation'])}")
+            print(arguments.out_dir / summary["task"] / compared_models.FOLDER / "report.html")
     print(f"\n{plot}; every run's JSON is under {arguments.out_dir}")
     return int(any(method["failed"] for summary in summaries for method in summary["methods"]))
 

@@ -138,23 +138,34 @@ class ListSets(argparse.Action):
         parser.exit()
 
 
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate, write the report; returns the results.
+
+    Raises:
+        UserError: of a request that cannot be.
+    """
+    from adv_plugins_cli.robustness.plan import make_plan, refuse_useless
+
+    refuse_useless(arguments)
+    from adv_plugins_cli.predict import only_output
+    from adv_plugins_cli.robustness.evaluation import evaluate
+
+    with only_output():
+        results = evaluate(make_plan(arguments))
+        if arguments.report is not None:
+            from adv_plugins_cli.robustness.report import write_report
+
+            write_report(arguments.report, results)
+    return results
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a fault of the request is one line, not a traceback."""
     arguments = make_parser().parse_args(argv)
     with one_line_errors("adv-plugins evaluate"):
-        from adv_plugins_cli.robustness.plan import make_plan, refuse_useless
-
-        refuse_useless(arguments)
-        from adv_plugins_cli.predict import only_output
-        from adv_plugins_cli.robustness.evaluation import evaluate
+        results = run(arguments)
         from adv_plugins_cli.robustness.tables import lines
 
-        with only_output():
-            results = evaluate(make_plan(arguments))
-            if arguments.report is not None:
-                from adv_plugins_cli.robustness.report import write_report
-
-                write_report(arguments.report, results)
         for line in lines(results):
             print(line)
         if arguments.report is not None:

@@ -8,7 +8,6 @@ command again continues a run that was stopped or killed; one with other setting
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from adv_plugins_cli.command import UserError, one_line_errors, seed_number
 from adv_plugins_cli.data.task_data import (
     add_data_options,
-    describe_model,
+    describer,
     flags_for_raw_text,
     prepare_data,
     tokenizer_of,
@@ -31,7 +30,6 @@ from adv_plugins_cli.recipes.command_line import (
     show,
     split_at_dashes,
 )
-from fairseq_compat import task_kinds
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -93,15 +91,8 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
             precision=precision,
             extra=extra,
         )
-        scores = "--regression-target" in command
-        has_labels = recipe.kind.predicts in ("classification", "tokens") and not scores
-        describe = functools.partial(
-            describe_model,
-            command=command,
-            words=data / recipe.kind.dictionary,
-            labels=data / task_kinds.LABELS if has_labels else None,
-            separators=start.architecture.separators,
-            tokenizer=tokenizer,
+        describe = describer(
+            data, recipe, command, separators=start.architecture.separators, tokenizer=tokenizer
         )
         facts = {"task": recipe.task, "method": recipe.method, "seed": seed}
         facts["source"] = recipe.source

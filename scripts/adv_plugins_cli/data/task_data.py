@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS, Architecture, model_of
@@ -14,6 +15,7 @@ from adv_plugins_cli.data.tokenizer_options import WORDS_FILE, Tokenizer, find_t
 from adv_plugins_cli.recipes import run_folder
 from adv_plugins_cli.recipes.recipes import Recipe
 from fairseq_compat import files
+from fairseq_compat.task_kinds import LABELS
 
 CHINESE = ("TNEWS", "IFLYTEK")  # whose words nothing parts
 
@@ -106,6 +108,26 @@ def describe_model(
         tokenizer=described,
         labels=read_labels(labels) if labels is not None else None,
     ).write(folder)
+
+
+def describer(
+    data: Path,
+    recipe: Recipe,
+    command: Sequence[str],
+    *,
+    separators: int,
+    tokenizer: Tokenizer,
+) -> Callable[[Path], None]:
+    """What a run does to its folder before it trains: :func:`describe_model`, for a task's recipe."""
+    has_labels = recipe.kind.predicts in ("classification", "tokens")
+    return partial(
+        describe_model,
+        command=command,
+        words=data / recipe.kind.dictionary,
+        labels=data / LABELS if has_labels and "--regression-target" not in command else None,
+        separators=separators,
+        tokenizer=tokenizer,
+    )
 
 
 def prepare_data(arguments: argparse.Namespace, recipe: Recipe, arch: str | None = None) -> Path:

@@ -270,6 +270,8 @@ def _start(context: Any, run: Run, slot: int) -> _Active:
         advice = "choose another --out-dir (or delete it)"
         stack.enter_context(run_folder.taken(run.save_dir, run.command, advice=advice))
         attempt = Attempt.next(run.log)
+        if run.describe is not None:
+            run.describe(run.save_dir)
         if not any(run.save_dir.glob("checkpoint*.pt")):
             validations.keep_until(run.save_dir, 0)  # nothing to go on from
         process = context.Process(target=_train, args=(run.command, str(run.log), slot))

@@ -11,12 +11,19 @@ from typing import Any
 
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data.subset import make_subset
-from adv_plugins_cli.data.task_data import flags_for_raw_text, prepare_data
+from adv_plugins_cli.data.task_data import (
+    describer,
+    flags_for_raw_text,
+    prepare_data,
+    tokenizer_of,
+)
 from adv_plugins_cli.recipes import recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import choose_precision
 
 # Runs must not depend on one another's place; one validation, at the end; nothing to resume from.
-RUN_FLAGS = ["--num-workers", "0", "--no-save", "--distributed-world-size", "1"]
+RUN_FLAGS = ["--num-workers", "0", "--distributed-world-size", "1"]
+NO_CHECKPOINT = ["--no-save"]
+LAST_CHECKPOINT = ["--no-save-optimizer-state"]  # and, with --save-interval, at the end alone
 
 
 class TaskRuns:
@@ -54,27 +61,36 @@ class TaskRuns:
         facts: dict[str, Any],
         *,
         start: recipes.Start | None = None,
+        keep: bool = False,
     ) -> runs.Run:
         """One training, with a validation at its end.
 
         Args:
             facts: more for its result than task, method and seed. start: instead of the task's.
+            keep: whether its model is kept, to be used anywhere.
 
         Raises:
             UserError: its folder holds the result of another command.
         """
         folder = self.folder / name
-        once = ["--validate-interval", recipe.epochs]
+        start, data = start or self.start, data.resolve()
+        kept = [*LAST_CHECKPOINT, "--save-interval", recipe.epochs] if keep else NO_CHECKPOINT
+        once = [*kept, "--validate-interval", recipe.epochs]
         command = recipe.command(
-            data.resolve(),
-            start=start or self.start,
+            data,
+            start=start,
             save_dir=folder,
             seed=seed,
             precision=self.precision,
             extra=[*RUN_FLAGS, *once, *self.raw_text_flags, *self.arguments.extra],
         )
+        describe = None
+        if keep:
+            arch = start.architecture
+            tokenizer = tokenizer_of(self.arguments, self.task, arch.arch)
+            describe = describer(data, recipe, command, separators=arch.separators, tokenizer=tokenizer)
         facts = {"task": self.task, "method": recipe.method, "seed": seed, **facts}
-        run = runs.Run(f"{self.task} {name}", command, folder, recipe.best, facts)
+        run = runs.Run(f"{self.task} {name}", command, folder, recipe.best, facts, describe)
         found = runs.read_result(run)
         changes = run_folder.differences(found["command"], command) if found is not None else []
         if changes:

@@ -115,10 +115,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         UserError: of checkpoints, data, sets or lists that do not fit.
     """
     neighbours = read_neighbours(arguments.neighbors) if arguments.neighbors else None
-    sets = [_read_set(each) for each in arguments.set]
-    named = arguments.data is not None and _set_name(arguments.data) is not None
-    if named:
-        sets.append(_read_set(arguments.data))
+    sets, named = read_sets(arguments)
     folder = None if named or arguments.data is None else Path(arguments.data)
     if folder is not None and not folder.exists():
         raise UserError(f"{folder}: no such folder or file (--data)")
@@ -224,6 +221,17 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         end += 1
     names = ["/".join(each[begin : len(each) - end]) for each in parts]
     return names if len(set(names)) == len(names) else list(map(str, paths))
+
+
+def read_sets(arguments: argparse.Namespace) -> tuple[list[tuple[TextSet, list[TextRow]]], bool]:
+    """The rows of the sets, with --data's at the end where it names one; whether it does.
+
+    Raises:
+        UserError: a set is not known, or its file is not what it should be.
+    """
+    named = arguments.data is not None and _set_name(arguments.data) is not None
+    texts = [*arguments.set, *([arguments.data] if named else [])]
+    return [_read_set(each) for each in texts], named
 
 
 def _set_name(text: str) -> str | None:

@@ -176,8 +176,13 @@ def _attack(name: str, found: Mapping[str, Any]) -> Table:
 def lines(results: Mapping[str, Any]) -> Iterator[str]:
     """The tables for a terminal."""
     for table in tables(results):
-        yield f"{table.title}: {table.note}"
-        widths = [max(map(len, column)) for column in zip(table.header, *table.rows)]
-        for row in (table.header, *table.rows):
-            yield "  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths)).rstrip()
-        yield ""
+        yield from lines_of(table)
+
+
+def lines_of(table: Table) -> Iterator[str]:
+    """One of them."""
+    yield f"{table.title}: {table.note}"
+    widths = [max(map(len, column)) for column in zip(table.header, *table.rows)]
+    for row in (table.header, *table.rows):
+        yield "  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths)).rstrip()
+    yield ""

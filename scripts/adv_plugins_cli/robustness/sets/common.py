@@ -56,16 +56,22 @@ class TextSet:
     expects: str
     paper: str
 
+    def meaning_among(self, labels: Sequence[str]) -> Meaning | None:
+        """What its labels are among these; None if they are no such."""
+        for meaning in self.meanings:
+            if {label for each in meaning.values() for label in each} == set(labels):
+                return meaning
+        return None
+
     def meaning(self, model: TrainedModel) -> Meaning:
         """What its labels are among the model's.
 
         Raises:
             UserError: the model predicts something else, or reads another number of texts.
         """
-        if model.kind == "classification" and self.texts in model.columns():
-            for meaning in self.meanings:
-                if {label for labels in meaning.values() for label in labels} == set(model.labels):
-                    return meaning
+        found = self.meaning_among(model.labels)
+        if found is not None and model.kind == "classification" and self.texts in model.columns():
+            return found
         ours = " or ".join(
             ", ".join(dict.fromkeys(label for labels in meaning.values() for label in labels))
             for meaning in self.meanings
