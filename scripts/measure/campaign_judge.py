@@ -31,10 +31,12 @@ from pathlib import Path
 
 MEASURE = Path(__file__).resolve().parent
 ROOT = MEASURE.parents[1]
+# Commands whose names the cases use.
+COMMANDS = ("finetune", "compare", "pretrain", "predict", "evaluate", "download", "demo")
 # A tool's name in the cases -> how it is called: a command of adv-plugins, or a script.
 TOOLS: dict[str, tuple[str, ...]] = {
     **{path.stem: (str(path),) for path in sorted(MEASURE.glob("*.py"))},
-    **{name: (name,) for name in ("finetune", "compare", "pretrain", "predict", "download", "demo")},
+    **{name: (name,) for name in COMMANDS},
     "preprocess_glue": ("preprocess",),
     "preprocess_task": ("preprocess",),
     "preprocess_text": ("preprocess-text",),

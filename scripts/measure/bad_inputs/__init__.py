@@ -5,6 +5,7 @@ from __future__ import annotations
 from bad_inputs.checkpoints import checkpoint_cases
 from bad_inputs.comparisons import compare_cases, pretrain_cases
 from bad_inputs.downloads import download_cases
+from bad_inputs.evaluations import evaluate_cases
 from bad_inputs.finetuning import finetune_cases
 from bad_inputs.from_hf import convert_from_hf_cases, convert_to_hf_cases
 from bad_inputs.glue_files import preprocess_glue_cases
@@ -32,6 +33,7 @@ GROUPS = (
     preprocess_task_cases,
     preprocess_text_cases,
     predict_cases,
+    evaluate_cases,
     plot_cases,
     strip_cases,
     runner_cases,
