@@ -135,6 +135,44 @@ def copy_files_whole() -> None:
     setattr(PathManager, "copy", staticmethod(copy))  # noqa: B010 - another type, says mypy
 
 
+def end_data_workers() -> None:
+    """The workers that read an epoch's batches end with it (no issue upstream).
+
+    fairseq takes as many batches as there are and never asks for one more, which would tell torch's
+    loader that it is done. So it is left to Python's cyclic garbage collection, that takes the workers'
+    queues first: they never hear that they should end, and the training waits 5 s for each of them,
+    after every validation.
+    """
+    from fairseq.data.iterators import BackgroundConsumer
+
+    original = BackgroundConsumer.run
+    if hasattr(original, "original"):
+        return
+
+    class Source:
+        """Knows the iterator that is made of it."""
+
+        def __init__(self, source: Any) -> None:
+            self.source = source
+            self.iterator: Any = None
+
+        def __iter__(self) -> Any:
+            self.iterator = iter(self.source)
+            return self.iterator
+
+    def run(self: Any) -> None:
+        self._source = Source(self._source)
+        try:
+            original(self)
+        finally:
+            end = getattr(self._source.iterator, "_shutdown_workers", None)
+            if end is not None:
+                end()
+
+    run.original = original  # type: ignore[attr-defined]
+    BackgroundConsumer.run = run
+
+
 def name_user_dir() -> None:
     """A `--user-dir` that is not there ends in one line (no issue upstream).
 
@@ -196,8 +234,8 @@ def silence_what_nobody_can_mend() -> None:
     """
     import warnings
 
-    if sys.warnoptions:
-        return
+    if not all(option.startswith("ignore") for option in sys.warnoptions):
+        return  # somebody wants to see them
     for module in (r"hydra\.experimental\.", r"hydra\.core\.default_element", r"hydra\.compose"):
         warnings.filterwarnings("ignore", category=UserWarning, module=module)
     for message in (
@@ -205,6 +243,8 @@ def silence_what_nobody_can_mend() -> None:
         r"'pin_memory' argument is set as true but no accelerator is found",
     ):
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
+    autocast = r"`torch\.cuda\.amp\.autocast"
+    warnings.filterwarnings("ignore", message=autocast, category=FutureWarning)
 
 
 def silence_tensorboardx() -> None:
@@ -227,7 +267,7 @@ FIXES: dict[str, tuple[Callable[[], None], ...]] = {
         copy_files_whole,
     ),
     "fairseq.tasks.text_to_speech": (silence_tensorboardx,),
-    "fairseq.trainer": (read_what_workers_send,),
+    "fairseq.trainer": (read_what_workers_send, end_data_workers),
     "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
     "fairseq_cli.hydra_train": (read_user_dir_first,),
 }

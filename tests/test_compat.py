@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib.metadata
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from fairseq import distributed_utils
+from fairseq.data import ListDataset
+from fairseq.data.iterators import EpochBatchIterator
 from omegaconf import OmegaConf
 
 import fairseq_compat
@@ -164,7 +167,7 @@ def test_a_start_of_fairseq_says_nothing_of_what_nobody_can_mend():
         "import warnings; warnings.warn('of use'); "
         "logging.getLogger('fairseq.tasks.text_to_speech').info('of use, too')"
     )
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    command = [sys.executable, "-W", "default::UserWarning", "-c", code]
     quiet = subprocess.run([command[0], *command[3:]], capture_output=True, text=True, check=True)
     lines = quiet.stderr.splitlines()
     assert len(lines) == 2 and "of use" in lines[0] and "of use, too" in lines[1], quiet.stderr
@@ -267,6 +270,22 @@ def receive(rank, port):
     content = distributed_utils.broadcast_object(content if rank == 0 else None, 0, dist.group.WORLD)
     dist.destroy_process_group()
     return type(content["cfg"]).__name__, content["cfg"].seed, content["weights"].tolist()
+
+
+@pytest.mark.parametrize("batches", [3, 2], ids=["all", "the first ones"])
+def test_the_workers_that_read_an_epoch_end_with_it(batches):
+    """Not 5 s each after they are collected as garbage, which happens in the middle of a save."""
+    fairseq_compat.end_data_workers()
+    rows = [torch.full((1,), number) for number in range(3)]
+    dataset = ListDataset(rows)
+    dataset.collater = torch.cat
+    epoch = EpochBatchIterator(dataset, torch.cat, [[0], [1], [2]], num_workers=2, buffer_size=5)
+    found = epoch.next_epoch_itr(shuffle=False)
+    found.take(batches)
+    consumer = found._itr
+    assert [int(batch) for batch in found] == list(range(batches))
+    consumer._consumer.join(timeout=60)
+    assert not consumer._consumer.is_alive() and not multiprocessing.active_children()
 
 
 def test_a_worker_reads_what_another_one_has_made_of_a_checkpoint():
