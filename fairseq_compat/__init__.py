@@ -136,41 +136,41 @@ def copy_files_whole() -> None:
 
 
 def end_data_workers() -> None:
-    """The workers that read an epoch's batches end with it (no issue upstream).
+    """The workers that read a validation's batches end with it (no issue upstream).
 
     fairseq takes as many batches as there are and never asks for one more, which would tell torch's
-    loader that it is done. So it is left to Python's cyclic garbage collection, that takes the workers'
-    queues first: they never hear that they should end, and the training waits 5 s for each of them,
-    after every validation.
+    loader that it is done; and the loader is part of reference cycles, so it is left to Python's garbage
+    collection, which takes the workers' queues first: they never hear that they should end, and the
+    training waits 5 s for each of them, after every validation. Here a validation's loader belongs to
+    the thread alone that reads it, and goes with it. The training set's is used again, and stays.
     """
-    from fairseq.data.iterators import BackgroundConsumer
+    from fairseq.data.iterators import BackgroundConsumer, BufferedIterator
+    from fairseq.trainer import Trainer
 
-    original = BackgroundConsumer.run
-    if hasattr(original, "original"):
+    read, begin = BackgroundConsumer.run, BufferedIterator._create_consumer
+    of_validation = Trainer.get_valid_iterator
+    if hasattr(read, "original"):
         return
 
-    class Source:
-        """Knows the iterator that is made of it."""
-
-        def __init__(self, source: Any) -> None:
-            self.source = source
-            self.iterator: Any = None
-
-        def __iter__(self) -> Any:
-            self.iterator = iter(self.source)
-            return self.iterator
-
     def run(self: Any) -> None:
-        self._source = Source(self._source)
         try:
-            original(self)
+            read(self)
         finally:
-            end = getattr(self._source.iterator, "_shutdown_workers", None)
-            if end is not None:
-                end()
+            self._source = None
 
-    run.original = original  # type: ignore[attr-defined]
+    def create_consumer(self: Any) -> None:
+        begin(self)
+        self._iterable = None
+
+    def get_valid_iterator(self: Any, *rest: Any, **named: Any) -> Any:
+        found = of_validation(self, *rest, **named)
+        found.reuse_dataloader = False  # which is where another reference would be
+        return found
+
+    run.original = read  # type: ignore[attr-defined]
     BackgroundConsumer.run = run
+    BufferedIterator._create_consumer = create_consumer
+    Trainer.get_valid_iterator = get_valid_iterator
 
 
 def name_user_dir() -> None:
@@ -267,8 +267,9 @@ FIXES: dict[str, tuple[Callable[[], None], ...]] = {
         copy_files_whole,
     ),
     "fairseq.tasks.text_to_speech": (silence_tensorboardx,),
-    "fairseq.trainer": (read_what_workers_send, end_data_workers),
+    "fairseq.trainer": (read_what_workers_send,),
     "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
+    "fairseq_cli.train": (end_data_workers,),
     "fairseq_cli.hydra_train": (read_user_dir_first,),
 }
 

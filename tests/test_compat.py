@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy
 import pytest
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from fairseq import distributed_utils
 from fairseq.data import ListDataset
 from fairseq.data.iterators import EpochBatchIterator
+from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 import fairseq_compat
@@ -273,19 +275,33 @@ def receive(rank, port):
 
 
 @pytest.mark.parametrize("batches", [3, 2], ids=["all", "the first ones"])
-def test_the_workers_that_read_an_epoch_end_with_it(batches):
+def test_the_workers_that_read_a_validation_end_with_it(batches):
     """Not 5 s each after they are collected as garbage, which happens in the middle of a save."""
     fairseq_compat.end_data_workers()
-    rows = [torch.full((1,), number) for number in range(3)]
-    dataset = ListDataset(rows)
-    dataset.collater = torch.cat
-    epoch = EpochBatchIterator(dataset, torch.cat, [[0], [1], [2]], num_workers=2, buffer_size=5)
-    found = epoch.next_epoch_itr(shuffle=False)
+
+    def iterate():
+        rows = ListDataset([torch.full((1,), number) for number in range(3)])
+        ids = [[0], [1], [2]]
+        return EpochBatchIterator(
+            rows, torch.cat, ids, num_workers=2, buffer_size=5, reuse_dataloader=True
+        )
+
+    trainer = mock.MagicMock()
+    trainer.task.get_batch_iterator = lambda **_: iterate()
+    trainer.task.max_positions.return_value = trainer.model.max_positions.return_value = None
+    found = Trainer.get_valid_iterator(trainer, "valid").next_epoch_itr(shuffle=False)
     found.take(batches)
-    consumer = found._itr
     assert [int(batch) for batch in found] == list(range(batches))
-    consumer._consumer.join(timeout=60)
-    assert not consumer._consumer.is_alive() and not multiprocessing.active_children()
+    thread = found._itr._consumer
+    thread.join(timeout=60)
+    assert not thread.is_alive() and not multiprocessing.active_children()
+
+    training = iterate()  # whose workers stay for the next epoch
+    for _ in range(2):
+        epoch = training.next_epoch_itr(shuffle=False)
+        assert [int(batch) for batch in epoch] == [0, 1, 2]
+        assert len(multiprocessing.active_children()) == 2
+    training.dataloader._iterator._shutdown_workers()
 
 
 def test_a_worker_reads_what_another_one_has_made_of_a_checkpoint():
