@@ -177,6 +177,8 @@ def test_the_statistics():
         (("--evaluate", "--data nowhere"), "nowhere: no such folder or file"),
         (("--evaluate", "--attack typos"), "--attack needs text"),
         (("--evaluate", "--embedding 'open"), "--evaluate .*: No closing quotation"),
+        (("--evaluate", "--search-eps=x"), "--search-eps does nothing without --embedding"),
+        (("--evaluate", "--seeds", "1", "1"), "--seeds: 1 is given twice"),
         (("--evaluate", "--embedding --search-eps CHECKPOINT"), "there is none yet"),
     ],
 )

@@ -154,6 +154,12 @@ def test_every_command_exists_and_has_its_options(options, measuring, name):
         else:
             continue
         asked = {word for word in rest[: rest.index("--") if "--" in rest else None]}
+        quoted = {
+            word for word in asked if " " in word and word.startswith("--")
+        }  # of compare --evaluate
+        for word in quoted:
+            assert set(OPTION.findall(word)) <= options["evaluate",], words
+        asked -= quoted
         assert {word for word in asked if word.startswith("--")} <= known | {"--help"}, words
 
 

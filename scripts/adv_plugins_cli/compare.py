@@ -79,7 +79,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     compared_models.add_option(parser)
-    arguments = parser.parse_args(own)
+    arguments = parser.parse_args(compared_models.attached(own, parser))
     arguments.extra = extra
     return arguments
 

@@ -14,6 +14,7 @@ from adv_plugins_cli.data.dictionary import read_labels
 from adv_plugins_cli.recipes import runs
 from fairseq_compat.task_kinds import LABELS
 
+OPTION = "--evaluate"
 FOLDER = "evaluation"
 MODEL = "checkpoint_last.pt"
 STAND_IN = "CHECKPOINT"  # of the models, which there are none of yet
@@ -22,13 +23,26 @@ STAND_IN = "CHECKPOINT"  # of the models, which there are none of yet
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Add --evaluate."""
     parser.add_argument(
-        "--evaluate",
+        OPTION,
         nargs="?",
         const="",
         metavar="OPTIONS",
         help="keep the seeds' models and measure them as adv-plugins evaluate does, with these of its "
         "options (such as '--embedding --curves'; --data is the task's validation set)",
     )
+
+
+def attached(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """A command line in which --evaluate and its value are one word: argparse takes a value that is one
+    option, such as --embedding, for an option of compare's."""
+    found = list(argv)
+    for place in range(len(found) - 1):
+        value = found[place + 1]
+        known = any(value in action.option_strings for action in parser._actions)
+        if found[place] == OPTION and value.startswith("-") and not known:
+            found[place : place + 2] = [f"{OPTION}={value}"]
+            break
+    return found
 
 
 def request(options: str, models: Sequence[str | Path], data: Path, folder: Path) -> argparse.Namespace:
