@@ -3,8 +3,9 @@
 fairseq 0.12.2 goes on from ``checkpoint_last.pt`` with every random number in its place. What it lacks:
 a save that is begun again after an error begins in the middle of a file; a damaged checkpoint is not
 named; a folder, or a file that does not exist, as a checkpoint means random weights; a training that
-has reached ``--max-update`` makes one update more each time it is started; and ``--patience`` is counted
-from zero. `wrap()` mends them.
+has reached ``--max-update`` makes one update more each time it is started; ``--patience`` is counted
+from zero; and the scheduler misses the validation of the epoch that the checkpoint ends. `wrap()` mends
+them.
 """
 
 from __future__ import annotations
@@ -80,9 +81,11 @@ def load_or_say_why(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def load_checkpoint(cfg: Any, trainer: Any, **rest: Any) -> Any:
         check_files(cfg, trainer.checkpoint_suffix)
-        with naming_damaged_files(cfg.save_dir):
+        with naming_damaged_files(cfg.save_dir), without_scheduler(trainer):
             extra_state, epoch_itr = original(cfg, trainer, **rest)
         updates = trainer.get_num_updates()
+        goes_on = updates and not cfg.reset_lr_scheduler and not cfg.reset_dataloader
+        trainer.lr_step(epoch_itr.epoch, missed_validation(extra_state) if goes_on else None)
         if distributed_utils.get_global_rank() == 0:
             validations.keep_until(cfg.save_dir, updates)
         if has_ended(trainer.cfg, updates, cfg.save_dir):
@@ -90,6 +93,23 @@ def load_or_say_why(original: Callable[..., Any]) -> Callable[..., Any]:
         return extra_state, epoch_itr
 
     return load_checkpoint
+
+
+@contextlib.contextmanager
+def without_scheduler(trainer: Any) -> Iterator[None]:
+    """Within the context the learning rate's scheduler does not hear that an epoch is over."""
+    trainer.lr_step = lambda epoch, val_loss=None: None
+    try:
+        yield
+    finally:
+        del trainer.lr_step
+
+
+def missed_validation(extra_state: dict[str, Any]) -> float | None:
+    """The result that the scheduler was told after the checkpoint had been written: that of the epoch
+    that the checkpoint ends."""
+    ended = extra_state["train_iterator"]["iterations_in_epoch"] == 0
+    return extra_state.get("val_loss") if ended else None
 
 
 def load_what_fits(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -180,6 +180,20 @@ def test_patience_is_counted_on_when_a_training_is_continued(data, tmp_path):
     forget()
 
 
+def test_the_scheduler_knows_the_validation_of_the_epoch_that_a_checkpoint_ends(data, tmp_path):
+    """Of a training that is killed after that save; here the rate depends on it."""
+    flags = "--lr-scheduler reduce_lr_on_plateau --lr-patience 0 --lr-shrink 0.5 --lr 0.5".split()
+    whole = train(data, tmp_path / "whole", *flags, "--max-epoch", "4")
+    for epoch in "1234":
+        killed = train(data, tmp_path / "killed", *flags, "--max-epoch", epoch)
+    states = [each["optimizer_history"][-1]["lr_scheduler_state"] for each in (whole, killed)]
+    assert states[0] == states[1] and states[0]["best"] is not None
+    rates = [each["last_optimizer_state"]["param_groups"][0]["lr"] for each in (whole, killed)]
+    assert rates[0] == rates[1] < 0.5, "it fell"
+    for name, weight in whole["model"].items():
+        torch.testing.assert_close(killed["model"][name], weight, **EXACT)
+
+
 @pytest.mark.parametrize("form", ["none", "simple", "tqdm", "json"])
 def test_validations_are_written_down_whatever_the_console_shows(data, tmp_path, form):
     flags = ("--max-epoch", "2", "--log-format", form, "--valid-subset", "valid,train")
