@@ -1,6 +1,8 @@
 """A batch in parts - by --update-freq or over workers - gives the gradients of the whole batch."""
 
 import math
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -104,12 +106,27 @@ def test_gradients_of_parts_add_up(float64, monkeypatch, method, kind):
     tiny.assert_same_gradients(tiny.gradients(model), whole)
 
 
-def worker(rank, port, method, kind, counted, options):
-    """One of two workers: two batches of a sentence (``--update-freq 2``), or one.
+def worker(rank, port, cases):
+    """One of two workers: of each case what :func:`reduced` returns; of the one that fails its error,
+    and of those after it, too (the other worker may wait for this one)."""
+    address = f"tcp://localhost:{port}"
+    patience = timedelta(seconds=60)
+    dist.init_process_group("gloo", address, rank=rank, world_size=2, timeout=patience)
+    found: list[Any] = []
+    try:
+        for case in cases:
+            found.append(reduced(rank, *case))
+    except Exception as error:
+        found += [f"{case}: {error!r}"] * (len(cases) - len(found))
+    dist.destroy_process_group()
+    return found
+
+
+def reduced(rank, method, kind, counted, options):
+    """Two batches of a sentence (``--update-freq 2``), or one.
 
     Returns the reduced gradients and how many numbers were reduced.
     """
-    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
     reductions: list[int] = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_float64(monkeypatch)
@@ -127,7 +144,6 @@ def worker(rank, port, method, kind, counted, options):
         criterion(wrapped, part(tiny.sample(kind), last))[0].backward()
         if not counted:
             wrapped.all_reduce_grads()
-    dist.destroy_process_group()
     # DDP averages over the workers.
     return {n: 2 * g.numpy() for n, g in tiny.gradients(model).items()}, sum(reductions)
 
@@ -139,7 +155,7 @@ def _count(reductions, bucket):
     return work.then(lambda future: future.value()[0])
 
 
-# Two processes take seconds: all ways for the core, for the others the one that counts reductions.
+# All ways for the core, for the others the one that counts reductions.
 WORKERS = [
     (*pair.values, ddp, sequential)
     for pair in variants(ASA)
@@ -149,15 +165,25 @@ WORKERS = [
 ]
 
 
-@pytest.mark.parametrize("method,more,ddp,sequential", WORKERS)
-def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, method, more, ddp, sequential):
-    """On an uneven split. It reduces once an update, whatever K and ``--update-freq``."""
+def as_case(method, more, ddp, sequential):
     options = {**more, "sequential_passes": sequential}
-    kind = "multiple-choice"
-    counted = ddp != "legacy_ddp"
-    found, _ = run_two_workers(worker, method, kind, counted, options)
-    assert not isinstance(found, str), found
-    gradients, elements = found
+    return method, "multiple-choice", ddp != "legacy_ddp", options
+
+
+@pytest.fixture(scope="module")
+def of_two_workers():
+    """What the first of two workers found, by the numbers of the cases; they run in one pair."""
+    return run_two_workers(worker, [as_case(*each) for each in WORKERS])[0]
+
+
+@pytest.mark.parametrize(
+    "number", range(len(WORKERS)), ids=lambda number: f"{number}-{WORKERS[number][0]}"
+)
+def test_two_processes_give_the_gradients_of_one(float64, monkeypatch, of_two_workers, number):
+    """On an uneven split. It reduces once an update, whatever K and ``--update-freq``."""
+    method, kind, counted, options = as_case(*WORKERS[number])
+    assert not isinstance(of_two_workers[number], str), of_two_workers[number]
+    gradients, elements = of_two_workers[number]
     criterion, model = make(method, kind, monkeypatch, **options)
     criterion(model, tiny.sample(kind))[0].backward()
     ours = {key: torch.from_numpy(value) for key, value in gradients.items()}

@@ -1,6 +1,7 @@
 """bfloat16 and float16: the gradients of float32, and perturbations that are not rounded away."""
 
 import argparse
+import functools
 import logging
 import warnings
 
@@ -133,23 +134,36 @@ def test_bf16_means_no_tpu(data, flag):
     assert options.parse_args_and_arch(parser, [*line.split(), flag, "--tpu"]).tpu
 
 
+@pytest.fixture(scope="module")
+def in_float32(data, tmp_path_factory):
+    """Of a criterion: its flags, and the weights at the start and the end of a training in float32."""
+
+    @functools.cache
+    def trained(criterion):
+        flags = [flag for method in METHODS if method.criterion == criterion for flag in method.flags]
+        folder = tmp_path_factory.mktemp(criterion)
+        begin = [*flags, "--max-update", "1", "--lr", "0"]
+        start = train(data, folder / "start", "classification", criterion, *begin)
+        flags += ["--max-update", "10"]
+        end = train(data, folder / "end", "classification", criterion, *flags)
+        return flags, start["model"], end["model"]
+
+    return trained
+
+
 @pytest.mark.parametrize(
     "precision",
     ["--bf16", "--memory-efficient-bf16", "--amp", "--amp --amp-dtype float16"],
 )
 @pytest.mark.parametrize("criterion", ["sentence_prediction", *(m.criterion for m in METHODS)])
-def test_trainings_learn_in_it_what_they_learn_in_float32(data, tmp_path, criterion, precision):
-    flags = [flag for method in METHODS if method.criterion == criterion for flag in method.flags]
-    start = train(
-        data, tmp_path / "start", "classification", criterion, *flags, "--max-update", "1", "--lr", "0"
-    )
-    flags += ["--max-update", "10"]
-    exact = train(data, tmp_path / "exact", "classification", criterion, *flags)
-    flags += precision.split()
-    rounded = train(data, tmp_path / "rounded", "classification", criterion, *flags)
+def test_trainings_learn_in_it_what_they_learn_in_float32(
+    data, tmp_path, criterion, precision, in_float32
+):
+    flags, start, exact = in_float32(criterion)
+    rounded = train(data, tmp_path, "classification", criterion, *flags, *precision.split())
     differences = []
-    for name, value in exact["model"].items():
-        moved = value.float() - start["model"][name].float()
+    for name, value in exact.items():
+        moved = value.float() - start[name].float()
         differences.append(((rounded["model"][name].float() - value.float()).norm(), moved.norm()))
     wrong, way = (torch.stack(each).norm() for each in zip(*differences))
     assert 0 < wrong < 0.6 * way
