@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import training
 from adv_plugins_cli import finetune
+from adv_plugins_cli.checkpoints import checkpoint_file, finished
 from adv_plugins_cli.recipes import attempt as attempts
 from adv_plugins_cli.recipes import run_folder, runs
 from adv_plugins_cli.recipes.attempt import Attempt
@@ -264,6 +266,53 @@ def test_a_stopped_run_is_continued_with_its_own_settings_only(own, tmp_path, mo
         finetune.main([*own, "--", *flags])
     assert finetune.main([*own, "--start-over", "--", *flags, "--lr", "1e-4"]) == 0
     assert (tmp_path / "out.before-1" / runs.RESULT).is_file() and (out / runs.RESULT).is_file()
+
+
+def test_a_finished_run_leaves_no_optimizer_state(own, tmp_path, monkeypatch):
+    """Killed on the way, the same command ends it without another training."""
+    monkeypatch.setattr(
+        runs, "run_in_foreground", lambda command, *_, **__: training.run(command[1:]) or 0
+    )
+    flags = [*TINY.split(), "--max-update", "4", "--save-interval-updates", "2"]
+    out = tmp_path / "out"
+    kept = [*own[:-1], str(tmp_path / "kept"), "--keep-optimizer"]
+    assert finetune.main([*kept, "--", *flags]) == 0
+    assert all(torch.load(path)["last_optimizer_state"] for path in (tmp_path / "kept").glob("*.pt"))
+
+    read = []
+
+    def interrupted(path):
+        read.append(path)
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        return checkpoint_file.read_checkpoint(path)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(finished, "read_checkpoint", interrupted)
+        finetune.main([*own, "--", *flags])
+    assert not (out / runs.RESULT).exists()
+    monkeypatch.setattr(runs, "run_in_foreground", lambda *_, **__: pytest.fail("it was trained again"))
+    assert finetune.main([*own, "--", *flags]) == 0
+    names = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert {path.name for path in out.iterdir()} == names and runs.TRAINED not in names
+    checkpoints = sorted(out.glob("*.pt"))
+    assert len(checkpoints) > 2
+    for path in checkpoints:
+        state, whole = torch.load(path), torch.load(tmp_path / "kept" / path.name)
+        assert "last_optimizer_state" not in state and state["extra_state"]["val_loss"] is not None
+        torch.testing.assert_close(state["model"], whole["model"], rtol=0, atol=0)
+    # It begins another training, as before.
+    again = training.train(
+        tmp_path / "bin" / "RTE-bin",
+        tmp_path / "again",
+        "classification",
+        "sentence_prediction",
+        *("--finetune-from-model", str(out / "checkpoint_best.pt"), "--max-update", "1", "--lr", "0"),
+        *("--encoder-ffn-embed-dim", "8"),
+        arch="roberta",
+    )
+    best = torch.load(out / "checkpoint_best.pt")["model"]
+    torch.testing.assert_close(again["model"], best, rtol=0, atol=0)
 
 
 def test_what_the_metric_is_taken_from_is_the_first_subset(own, tmp_path, monkeypatch):

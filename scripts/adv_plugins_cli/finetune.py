@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from adv_plugins_cli.checkpoints.finished import drop_optimizer_states
 from adv_plugins_cli.command import UserError, one_line_errors, seed_number
 from adv_plugins_cli.data.task_data import (
     add_data_options,
@@ -43,6 +44,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_data_options(parser)
     parser.add_argument("--save-dir", type=Path, help="(default: checkpoints/TASK/METHOD/seedSEED)")
+    parser.add_argument(
+        "--keep-optimizer",
+        action="store_true",
+        help="leave the optimizer's state, two thirds of a checkpoint, in those of a finished run",
+    )
     run_folder.add_option(parser)
     launch.add_options(parser)
     arguments = parser.parse_args(own)
@@ -115,13 +121,20 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
     ) as lock:
         if runs.read_result(run) is not None:
             raise UserError(f"{run.save_dir} holds a finished run by now: {run_folder.ADVICE}")
-        if run.describe is not None:
-            run.describe(run.save_dir)
-        code = runs.run_in_foreground(run.command, run.log, keep_open=[lock])
-        if code == 0:
-            result = runs.write_result(run, seconds=time.monotonic() - began)
-            print(f"{run.name}: best {run.best} {result['best']:g}; {run.save_dir / runs.RESULT}")
-    return code
+        trained = run.save_dir / runs.TRAINED
+        if not trained.is_file():
+            if run.describe is not None:
+                run.describe(run.save_dir)
+            if code := runs.run_in_foreground(run.command, run.log, keep_open=[lock]):
+                return code
+            runs.write_result(run, seconds=time.monotonic() - began, name=runs.TRAINED)
+        if not arguments.keep_optimizer:
+            drop_optimizer_states(run.save_dir)
+        trained.replace(run.save_dir / runs.RESULT)
+        result = runs.read_result(run)
+    assert result is not None
+    print(f"{run.name}: best {run.best} {result['best']:g}; {run.save_dir / runs.RESULT}")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from fairseq_compat import files, validations
 
 PACKAGES = ("fairseq", "torch", "numpy", "hydra-core", "omegaconf", "adv_plugins")
 RESULT = "result.json"
+TRAINED = "trained.json"  # the result, until all that comes after the training is done
 FAILURE = "failure.json"
 LOG = "train.log"
 POLL_SECONDS = 0.1
@@ -100,11 +101,11 @@ def read_result(run: Run) -> dict[str, Any] | None:
     return result
 
 
-def write_result(run: Run, *, seconds: float) -> dict[str, Any]:
+def write_result(run: Run, *, seconds: float, name: str = RESULT) -> dict[str, Any]:
     """Write everything that is needed to repeat and compare the run; returns it.
 
     Args:
-        seconds: of the last attempt.
+        seconds: of the last attempt. name: of the file.
 
     Raises:
         TrainingError: it was never validated.
@@ -123,7 +124,7 @@ def write_result(run: Run, *, seconds: float) -> dict[str, Any]:
         "versions": {name: version(name) for name in PACKAGES},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    files.write_json(run.save_dir / RESULT, result)
+    files.write_json(run.save_dir / name, result)
     (run.save_dir / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
     return result
 
