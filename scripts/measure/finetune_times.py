@@ -5,11 +5,12 @@
 
 Starts the command --repeats times, each into a folder of its own that is removed, and notes when what it
 prints first says that a stage is reached. Prints the median second of each, what lies between, and the
-sizes of what it left. Everything but --repeats is finetune's.
+sizes of what it left. What follows ``--`` goes to fairseq-train.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import statistics
 import subprocess
@@ -18,6 +19,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from adv_plugins_cli.command import positive
+from adv_plugins_cli.recipes.command_line import split_at_dashes
 
 # Stage: what the output says at its end.
 STAGES = {
@@ -61,28 +65,38 @@ def timed(command: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    own, extra = split_at_dashes(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task")
+    parser.add_argument("method")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data-bin", type=Path, required=True, help="holds TASK-bin")
+    parser.add_argument("--repeats", type=positive, default=3, help="(%(default)s)")
+    arguments = parser.parse_args(own)
+    arguments.extra = extra
+    return arguments
+
+
 def main() -> None:
     """Run the command line."""
-    given, repeats = sys.argv[1:], 3
-    if not given or given[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if "--repeats" in given:
-        place = given.index("--repeats")
-        repeats = int(given[place + 1])
-        del given[place : place + 2]
+    arguments = parse_arguments()
     runs = []
-    for _ in range(repeats):
+    command = [sys.executable, "-m", "adv_plugins_cli", "finetune", arguments.task, arguments.method]
+    command += ["--checkpoint", str(arguments.checkpoint), "--data-bin", str(arguments.data_bin)]
+    for _ in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            request = [*given[:2], "--save-dir", f"{folder}/run", *given[2:]]
-            runs.append(timed([sys.executable, "-m", "adv_plugins_cli", "finetune", *request]))
+            runs.append(timed([*command, "--save-dir", f"{folder}/run", "--", *arguments.extra]))
             left = sorted(path for path in Path(folder, "run").rglob("*") if path.is_file())
             names: dict[int, list[str]] = {}  # of one file several
             for path in left:
                 names.setdefault(path.stat().st_ino, []).append(path.name)
             sizes = [(path, path.stat()) for path in left]
             files = {" = ".join(names[stat.st_ino]): stat.st_size for _, stat in sizes}
-    print(f"{'second':>7} {'since':>6}  (median of {repeats})")
+    print(f"{'second':>7} {'since':>6}  (median of {arguments.repeats})")
     before = 0.0
     for stage in ("the first line", *STAGES, "the end"):
         seconds = [run[stage] for run in runs if stage in run]
