@@ -85,6 +85,7 @@ def test_a_precision_of_gpus_is_refused_without_one():
     command = [sys.executable, str(benchmark_grid.SCRIPTS / "benchmark.py"), "--precision", "fp16"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2 and "--precision fp16 needs a GPU" in ended.stderr
+    assert "give fp32 or bf16 or amp-bf16" in ended.stderr
 
 
 def test_a_damaged_report_is_named(grid, tmp_path):

@@ -38,6 +38,8 @@ from adv_plugins_cli.command import UserError, one_line_errors, positive  # noqa
 from adv_plugins_cli.recipes.update_times import Updates, make_sample  # noqa: E402
 from fairseq_compat.files import write_json  # noqa: E402
 from synthetic import (  # noqa: E402
+    BENCHMARKED,
+    OF_CPUS,
     VOCABULARY,
     check_architecture,
     check_sizes,
@@ -94,11 +96,12 @@ def parse_arguments() -> argparse.Namespace:
         "--recomputed", action="store_true", help="each method with --checkpoint-activations, too"
     )
     parser.add_argument("--repeats", type=positive, default=5)
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "fp16", "amp"])
+    parser.add_argument("--precision", default="fp32", choices=BENCHMARKED)
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     arguments = parser.parse_args()
-    if arguments.precision != "fp32" and not torch.cuda.is_available():
-        parser.error(f"--precision {arguments.precision} needs a GPU: without one, leave it at fp32")
+    if arguments.precision not in OF_CPUS and not torch.cuda.is_available():
+        usable = " or ".join(OF_CPUS)
+        parser.error(f"--precision {arguments.precision} needs a GPU: without one, give {usable}")
     if arguments.plot and arguments.plot.suffix not in (".png", ".pdf", ".svg"):
         parser.error(f"--plot {arguments.plot}: give a name that ends in .png, .pdf or .svg")
     return arguments

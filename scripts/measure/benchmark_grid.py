@@ -21,8 +21,13 @@ from typing import Any
 
 import torch
 
+import fairseq_compat
 from adv_plugins_cli.command import UserError, one_line_errors, positive, read_json
 from fairseq_compat.files import write_json, write_text
+
+fairseq_compat.install()
+
+from synthetic import BENCHMARKED  # noqa: E402
 
 SCRIPTS = Path(__file__).resolve().parent
 RATIO_COLUMNS = ("FLOPs", "time (min - max)", "memory")
@@ -43,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         "--precisions",
         nargs="+",
         default=["tf32", "fp16", "amp"] if torch.cuda.is_available() else ["fp32"],
-        choices=["fp32", "tf32", "fp16", "amp"],
+        choices=BENCHMARKED,
     )
     arguments, others = parser.parse_known_args()
     arguments.others = others

@@ -25,7 +25,11 @@ PRECISION = {
     "fp16": "--fp16 --fp16-init-scale 4",
     "memory-efficient-fp16": "--memory-efficient-fp16 --fp16-init-scale 4",
     "amp": "--amp",
+    "bf16": "--bf16",
+    "amp-bf16": "--amp --amp-dtype bfloat16",
 }
+BENCHMARKED = ("fp32", "tf32", "fp16", "amp", "bf16", "amp-bf16")
+OF_CPUS = ("fp32", "bf16", "amp-bf16")
 
 
 def check_sizes(*, lengths: Sequence[int] = (), vocabulary: int = VOCABULARY) -> None:
