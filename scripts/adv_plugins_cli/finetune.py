@@ -1,4 +1,6 @@
-"""Fine-tune on a task: ``adv-plugins finetune TASK METHOD [options] [-- fairseq-train flags]``.
+"""Fine-tune on a task: ``adv-plugins finetune TASK METHOD [options] [-- fairseq-train flags]``,
+or on data of your own: ``adv-plugins finetune --train reviews.csv --text review --label stars
+--method rat --checkpoint FILE``.
 
 Checks everything first, preprocesses the data where that was not done, prints and runs the full
 ``fairseq-train`` command for every seed, and writes ``result.json`` beside the checkpoints. The same
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from adv_plugins_cli.checkpoints.finished import drop_optimizer_states
 from adv_plugins_cli.command import UserError, one_line_errors, seed_number
+from adv_plugins_cli.data import own as own_data
 from adv_plugins_cli.data.task_data import (
     add_data_options,
     describer,
@@ -22,7 +25,7 @@ from adv_plugins_cli.data.task_data import (
     prepare_data,
     tokenizer_of,
 )
-from adv_plugins_cli.recipes import children, launch, recipes, run_folder, runs
+from adv_plugins_cli.recipes import children, launch, own_task, recipes, run_folder, runs
 from adv_plugins_cli.recipes.command_line import (
     check_different,
     check_extra,
@@ -37,8 +40,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what follows ``--`` is for fairseq-train."""
     own, extra = split_at_dashes(argv)
     parser = make_parser(__doc__)
-    parser.add_argument("task", help="such as RTE; adv-plugins tasks lists them")
-    parser.add_argument("method", help="plain, or such as rat; adv-plugins methods lists them")
+    parser.add_argument("task", nargs="?", help="such as RTE; adv-plugins tasks lists them")
+    parser.add_argument(
+        "method", nargs="?", help="plain, or such as rat; adv-plugins methods lists them"
+    )
+    parser.add_argument("--method", dest="named_method", metavar="METHOD", help="the same, by name")
+    own_data.add_options(parser)
     parser.add_argument(
         "--seed", type=seed_number, nargs="+", default=[1], help="one run for each (default: 1)"
     )
@@ -62,13 +69,20 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
     Raises:
         ValueError: naming the option to change.
     """
+    if arguments.method and arguments.named_method:
+        raise UserError("METHOD and --method: give one of them")
+    arguments.method = arguments.method or arguments.named_method
+    if arguments.method is None:
+        raise UserError("name a METHOD (plain, or one of adv-plugins methods)")
     check_different("--seed", arguments.seed)
     check_extra(arguments.extra)
+    mine = own_task.take(arguments, task=arguments.task is not None)
+    arguments.task = mine or arguments.task
     precision = choose_precision(arguments.precision, print_only=arguments.print_only)
     start = recipes.Start.of(arguments.checkpoint, arguments.arch)
     arch = start.architecture.arch
     recipe = recipes.get_recipe(arguments.task, arguments.method, arguments.user_dir, arch=arch)
-    if not recipe.has_row:
+    if not recipe.has_row and not mine:
         print(
             f"{recipe.task} {recipe.method}: {recipe.source} (recipes.tsv has no row)", file=sys.stderr
         )
@@ -85,6 +99,8 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
                 f"{folder} holds a finished run already: {run_folder.ADVICE} (or another --seed)"
             )
     data = prepare_data(arguments, recipe, arch)
+    if mine:
+        own_task.report_lengths(data, recipe, start)
     tokenizer = tokenizer_of(arguments, recipe.task, arch)
     extra = [*flags_for_raw_text(arguments, recipe), *arguments.extra]
     found = []

@@ -4,7 +4,8 @@
     adv-plugins predict seed*/checkpoint_best.pt --glue-task RTE --glue-dir glue --output-dir send
 
 A line of --input holds the sentences, parted by tabs (of a multiple choice the context, then the
-choices; of token labelling one sentence, its words parted by spaces); - reads the terminal. A line of
+choices; of token labelling one sentence, its words parted by spaces); - reads the terminal; with --text
+it is a table (.csv, .tsv, .jsonl, .parquet). A line of
 the output is the label (of every word), or the score (of STS-B on its own scale of 0 to 5 only with
 --glue-task), or the number of the choice from 0. Several checkpoints are an ensemble. With
 --glue-task, --split test writes GLUE's submission files, --split dev prints the task's scores.
@@ -53,6 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", metavar="FILE", help="raw text, or - for the terminal")
+    parser.add_argument(
+        "--text", metavar="COLUMN", help="the text in an --input that is a table, such as a .csv"
+    )
+    parser.add_argument("--text2", metavar="COLUMN", help="the second text, of pairs")
     source.add_argument("--glue-task", choices=list(TASKS), metavar="TASK", help="such as RTE")
     parser.add_argument("--glue-dir", type=Path, help="the official files: TASK/test.tsv ...")
     parser.add_argument("--split", choices=("test", "dev"), help="of --glue-task (test)")
@@ -85,6 +90,8 @@ def check_options(arguments: argparse.Namespace) -> None:
     glue, submits = arguments.glue_task is not None, arguments.split != "dev"
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: at least 1")
+    if arguments.text2 and not arguments.text:
+        raise UserError("--text2 does nothing without --text")
     if glue and arguments.glue_dir is None:
         raise UserError("--glue-task needs the official files: give --glue-dir")
     if glue and submits and arguments.output_dir is None:
@@ -95,6 +102,8 @@ def check_options(arguments: argparse.Namespace) -> None:
         ("output_dir", glue and submits),
         ("output", not glue),
         ("probabilities", not glue),
+        ("text", not glue),
+        ("text2", not glue),
     ):
         if getattr(arguments, option) and not useful:
             given = "--glue-task" if glue else "--input"
@@ -139,6 +148,19 @@ def read_lines(source: str) -> list[list[str]]:
         if len(row) != len(rows[0]):
             raise UserError(f"{source}:{number}: {len(row)} columns, the first line has {len(rows[0])}")
     return rows
+
+
+def read_columns(source: str, columns: Sequence[str]) -> list[list[str]]:
+    """The texts of a table's rows.
+
+    Raises:
+        UserError: there is no such table or column, or a text is empty.
+    """
+    from adv_plugins_cli.data import own_tables
+
+    return [
+        [own_tables.cell(row, column) for column in columns] for row in own_tables.rows(Path(source))
+    ]
 
 
 def read_models(arguments: argparse.Namespace) -> list[TrainedModel]:
@@ -223,7 +245,8 @@ def predict_text(arguments: argparse.Namespace) -> str:
         check_targets([arguments.output], overwrite=arguments.overwrite)
         if not arguments.output.parent.is_dir():
             raise UserError(f"{arguments.output.parent}: no such folder (--output)")
-    rows = read_lines(arguments.input)
+    columns = [column for column in (arguments.text, arguments.text2) if column]
+    rows = read_columns(arguments.input, columns) if columns else read_lines(arguments.input)
     models = read_models(arguments)
     for model in models:
         if rows and len(rows[0]) not in model.columns():

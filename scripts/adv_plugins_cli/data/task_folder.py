@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAD = 1  # in every fairseq dictionary; marks subwords without a label of their own
 ROWS = "rows.tsv"
+SOURCE = "source.json"
 
 
 def check(arguments: argparse.Namespace, task: Format) -> Mapping[str, Split]:
@@ -47,8 +48,8 @@ def rows_of(path: Path) -> str:
     return "".join(f"{line}\n" for _, line in read_lines(path) if line.strip())
 
 
-def write_choice(folder: Path, data: Mapping[str, Split]) -> None:
-    """Write the numbers of the right choices, as text, which is what sentence_ranking reads."""
+def write_text_labels(folder: Path, data: Mapping[str, Split]) -> None:
+    """Write the numbers of the right choices, or scores, as text, which is what fairseq's tasks read."""
     folder.mkdir()
     for name, split in data.items():
         if split.labels is not None:
@@ -106,11 +107,13 @@ def preprocess(
         elif task.kind == "entities":
             write_entities(partial, data, encoder, task)
         else:
-            if task.kind == "ranking":
-                write_choice(partial / "label", data)
+            if task.kind in ("ranking", "scores"):
+                write_text_labels(partial / "label", data)
             else:
                 write_labels(partial / "label", data, make_dictionary(task.labels))
             write_inputs(partial, data, encoder, task.name)
+        if task.source is not None:
+            files.write_json(partial / SOURCE, task.source)
         if task.rows is not None:
             write_rows(partial, task.rows(task.find(arguments.data_dir)))
     for split in data.values():

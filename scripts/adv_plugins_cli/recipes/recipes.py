@@ -24,6 +24,7 @@ from adv_plugins_cli.recipes.methods import PLAIN, load_methods
 from fairseq_compat.task_kinds import TASK_KINDS, TaskKind
 
 TABLES = Path(__file__).resolve().parent
+OWN: dict[str, Recipe] = {}  # plain fine-tuning on data of the user's own, by the name of these
 
 PRECISION_FLAGS = {
     "fp32": [],
@@ -214,7 +215,32 @@ def load_recipes() -> dict[tuple[str, str], Recipe]:
         facts.update(row)
         recipe = Recipe(**facts, task_flags=task["flags"])
         recipes[recipe.task, recipe.method] = recipe
-    return recipes
+    return recipes | {(name, PLAIN): recipe for name, recipe in OWN.items()}
+
+
+def add_own(name: str, *, classes: int, rows: int, small: bool) -> None:
+    """Make data of the user's own a task like the others; its settings are those of ``own.tsv``.
+
+    Args:
+        classes: 0 for scores; rows: to train on; small: of an encoder below base's size.
+    """
+    row = next(row for row in read_table(TABLES / "own.tsv") if rows <= int(row["rows"]))
+    scores = "--regression-target --report-pearson-and-spearman "
+    OWN[name] = Recipe(
+        task=name,
+        method=PLAIN,
+        source=f"own.tsv: as {row['like']}",
+        lr=row["small_lr" if small else "lr"],
+        batch=row["batch"],
+        epochs=row["epochs"],
+        updates="-",
+        warmup="0.06",
+        flags="",
+        fairseq_task="sentence_prediction",
+        num_classes=str(classes or 1),
+        best="accuracy" if classes else "pearson_and_spearman",
+        task_flags=f"{'' if classes else scores}--shorten-method truncate --max-tokens 16384",
+    )
 
 
 def get_recipe(
@@ -248,7 +274,9 @@ def get_recipe(
     found = recipes.get((task, method)) or dataclasses.replace(
         plain,
         method=method,
-        source=f"plain fine-tuning's row of {task}, and the method's own options",
+        source=f"{plain.source}, and the method's own options"
+        if task in OWN
+        else f"plain fine-tuning's row of {task}, and the method's own options",
         flags=f"{plain.flags} {facts.flags}".strip(),
         has_row=False,
     )

@@ -14,7 +14,7 @@ from adv_plugins_cli.command import UserError
 from adv_plugins_cli.robustness.attacks.search import Limits
 from adv_plugins_cli.robustness.attacks.synonyms import Neighbours, read_neighbours
 from adv_plugins_cli.robustness.embedding_study import Curves, WorstCases
-from adv_plugins_cli.robustness.rows import TextRow, check_split, read_labelled
+from adv_plugins_cli.robustness.rows import TextRow, check_split, read_labelled, read_table
 from adv_plugins_cli.robustness.sets.common import TextSet
 from adv_plugins_cli.robustness.text_study import LabelledText, labelled
 
@@ -89,6 +89,9 @@ def refuse_useless(arguments: argparse.Namespace) -> None:
     for option in ("split", "rows"):
         if arguments.data is None and getattr(arguments, option) is not None:
             raise UserError(f"--{option} does nothing without --data")
+    for option in ("text2", "label"):
+        if getattr(arguments, option) is not None and arguments.text is None:
+            raise UserError(f"--{option} does nothing without --text")
     if "synonyms" in arguments.attack and arguments.neighbors is None:
         raise UserError("--attack synonyms needs a list of them: give --neighbors")
     if "synonyms" not in arguments.attack and arguments.neighbors is not None:
@@ -120,6 +123,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     if folder is not None and not folder.exists():
         raise UserError(f"{folder}: no such folder or file (--data)")
     is_folder = folder is not None and folder.is_dir()
+    if arguments.text is not None and (folder is None or is_folder):
+        raise UserError(f"--text does nothing with {arguments.data}: it is no table (--data)")
     if is_folder and arguments.data_bin is not None:
         raise UserError("--data-bin does nothing with a folder for --data")
     if not is_folder and arguments.split is not None:
@@ -150,7 +155,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             f"{', '.join(first.labels)} are right (--data)"
         )
     if folder is not None and not is_folder:
-        rows = read_labelled(folder, first)
+        columns = [column for column in (arguments.text, arguments.text2) if column]
+        if columns:
+            rows = read_table(folder, columns, arguments.label or "label", first)
+        else:
+            rows = read_labelled(folder, first)
         if first.kind == "regression":  # which has no classes that are right
             text = LabelledText(str(folder), rows, [frozenset()] * len(rows))
         else:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from adv_plugins_cli.checkpoints.trained_model import TrainedModel, describe
 from adv_plugins_cli.command import UserError, read_lines
+from adv_plugins_cli.data import own_tables
 
 if TYPE_CHECKING:
     from adv_plugins_cli.checkpoints.predictor import Predictor
@@ -121,6 +122,31 @@ def read_labelled(path: Path, model: TrainedModel) -> list[TextRow]:
                 f"{place}: {len(fields)} columns; {model.checkpoint} reads {wanted}, then the label"
             )
         found.append(TextRow(tuple(fields[:-1]), fields[-1], place))
+    if not found:
+        raise UserError(f"{path}: the file has no rows")
+    check_labels(found, model)
+    return found
+
+
+def read_table(path: Path, columns: Sequence[str], label: str, model: TrainedModel) -> list[TextRow]:
+    """The same of a table with named columns: csv, tsv, JSON lines, parquet.
+
+    Raises:
+        UserError: naming the row that is not so.
+    """
+    if len(columns) not in model.columns():
+        wanted = " or ".join(map(str, model.columns()))
+        raise UserError(
+            f"{path}: {len(columns)} texts a row (--text, --text2); {model.checkpoint} reads {wanted}"
+        )
+    found = [
+        TextRow(
+            tuple(own_tables.cell(row, column) for column in columns),
+            own_tables.cell(row, label),
+            row[0],
+        )
+        for row in own_tables.rows(path)
+    ]
     if not found:
         raise UserError(f"{path}: the file has no rows")
     check_labels(found, model)

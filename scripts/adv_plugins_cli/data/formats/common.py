@@ -27,7 +27,8 @@ class Format:
     read: from its folder, the splits by fairseq's names (valid1 is a second validation set), those
     whose files exist. kind: classification, ranking (inputs[0] is the context, the others are the
     choices, the label is the number of the right one from 0), entities (the inputs are sentences of
-    words), raw (files that fairseq's task reads as they are). labels: in the order of their numbers.
+    words), raw (files that fairseq's task reads as they are), scores (numbers, as they are). labels: in
+    the order of their numbers. source: of data of a user's own, to be written beside them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Format:
     # Candidate -> row of the official file, by split, for tasks made of another task's rows.
     rows: Callable[[Path], Mapping[str, list[tuple[int, int]]]] | None = field(default=None)
     r_at: Read | None = None  # the splits of R-AT's Table 6
+    source: Mapping[str, Any] | None = None
 
     def reader(self, split: str) -> Read:
         """What reads the folder for one of ``SPLITS``.
