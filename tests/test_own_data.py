@@ -75,7 +75,7 @@ def test_parquet_and_folders_of_datasets(tmp_path):
     names = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
     )
-    columns = {"text": ["a", "b"], "label": [1, 0]}
+    columns: dict[str, list] = {"text": ["a", "b"], "label": [1, 0]}
     rows, last = (
         datasets.Dataset(
             pyarrow.table(values, schema=names.arrow_schema),
