@@ -204,6 +204,44 @@ def name_user_dir() -> None:
     utils.import_user_module = import_user_module
 
 
+def show_all_options() -> None:
+    """`fairseq-train ... --criterion NAME --help` shows that criterion's options, too, and those of the
+    named task, architecture, optimizer and scheduler (no issue upstream).
+
+    fairseq parses the line once to know them, and that parse prints the help without them.
+    """
+    from fairseq import options
+
+    original = options.parse_args_and_arch
+    if hasattr(original, "original"):
+        return
+
+    def parse_args_and_arch(
+        parser: Any, input_args: Any = None, *rest: Any, modify_parser: Any = None, **named: Any
+    ) -> Any:
+        given = sys.argv[1:] if input_args is None else list(input_args)
+        without = [word for word in given if word not in ("-h", "--help")]
+        if len(without) == len(given):
+            return original(parser, input_args, *rest, modify_parser=modify_parser, **named)
+        calls = 0
+
+        def show(parser: Any) -> None:  # called before the first parse and before the second one
+            nonlocal calls
+            calls += 1
+            if modify_parser is not None:
+                modify_parser(parser)
+            # Without an architecture there is no second parse.
+            arch = getattr(parser.parse_known_args(without)[0], "arch", "")
+            if calls == 2 or arch is None:
+                parser.print_help()
+                parser.exit()
+
+        return original(parser, without, *rest, modify_parser=show, **named)
+
+    parse_args_and_arch.original = original  # type: ignore[attr-defined]
+    options.parse_args_and_arch = parse_args_and_arch
+
+
 def read_user_dir_first() -> None:
     """fairseq-hydra-train knows the options of a user dir (no issue upstream).
 
@@ -269,7 +307,7 @@ FIXES: dict[str, tuple[Callable[[], None], ...]] = {
     "fairseq.tasks.text_to_speech": (silence_tensorboardx,),
     "fairseq.trainer": (read_what_workers_send,),
     "fairseq.options": (name_user_dir,),  # which imports fairseq.utils first
-    "fairseq_cli.train": (end_data_workers,),
+    "fairseq_cli.train": (end_data_workers, show_all_options),
     "fairseq_cli.hydra_train": (read_user_dir_first,),
 }
 

@@ -210,6 +210,28 @@ def with_root():
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
+def shown_help(line, capsys):
+    from fairseq import options
+
+    import adv_plugins  # noqa: F401 - what --user-dir loads
+
+    fairseq_compat.show_all_options()
+    with pytest.raises(SystemExit) as ended:
+        options.parse_args_and_arch(options.get_training_parser(), line.split())
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_options_of_what_the_line_names(capsys):
+    line = "--criterion rat_criterion --task sentence_prediction --arch asa_roberta --optimizer adam -h"
+    shown = shown_help(line, capsys)
+    for option in ("--consistency-weight", "--num-classes", "--encoder-layers", "--adam-betas"):
+        assert option in shown
+    assert "--bregman-weight" not in shown
+    assert "--bregman-weight" in shown_help(line.replace("rat_", "smart_"), capsys)
+    assert "--criterion" in shown_help("--help", capsys)
+
+
 def test_installing_is_light_and_tells_the_user_dir():
     script = (
         "import runpy, sys, fairseq_compat; fairseq_compat.install();"
