@@ -231,8 +231,7 @@ def show_all_options() -> None:
             if modify_parser is not None:
                 modify_parser(parser)
             # Without an architecture there is no second parse.
-            arch = getattr(parser.parse_known_args(without)[0], "arch", "")
-            if calls == 2 or arch is None:
+            if calls == 2 or parser.parse_known_args(without)[0].arch is None:
                 parser.print_help()
                 parser.exit()
 

@@ -309,6 +309,7 @@ def test_the_workers_that_read_a_validation_end_with_it(batches):
         )
 
     trainer = mock.MagicMock()
+    trainer.task.cfg.group_by_length = trainer.cfg.task.group_by_length = 0
     trainer.task.get_batch_iterator = lambda **_: iterate()
     trainer.task.max_positions.return_value = trainer.model.max_positions.return_value = None
     found = Trainer.get_valid_iterator(trainer, "valid").next_epoch_itr(shuffle=False)

@@ -181,6 +181,9 @@ PACKAGES: dict[str, tuple[Source, ...]] = {
             members=("aclImdb/README",),
         ),
     ),
+    "AG-News": _from_github(
+        "AG-News", "/mhjabreel/CharCnn_Keras/master/data/ag_news_csv", "train.csv", "test.csv"
+    ),
     "DREAM": _from_github("DREAM", "/nlpdata/dream/master/data", "train.json", "dev.json", "test.json"),
     "HellaSwag": _from_github(
         "HellaSwag",
