@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from adv_plugins_cli import download
+from adv_plugins_cli.downloads import transfer
 
 BODY = bytes(range(256)) * 2000
 
@@ -82,9 +83,9 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
     # What is kept of a broken transfer is whole chunks.
-    monkeypatch.setattr(download, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(transfer, "CHUNK_BYTES", 1000)
     state = Server()
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.state = state  # type: ignore[attr-defined]
@@ -117,12 +118,12 @@ def tar_bytes(members: dict[str, str]) -> bytes:
 
 def test_interrupted_transfer_resumes(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = BODY
-    server.cuts = [100_000, 50_000, *[1000] * download.ATTEMPTS]
+    server.cuts = [100_000, 50_000, *[1000] * transfer.ATTEMPTS]
     target = tmp_path / "new" / "file"
-    download.fetch(f"{server.url}/file", target, sha256=hashlib.sha256(BODY).hexdigest())
+    transfer.fetch(f"{server.url}/file", target, sha256=hashlib.sha256(BODY).hexdigest())
     assert target.read_bytes() == BODY
     assert server.requests[:4] == [None, "bytes=100000-", "bytes=150000-", "bytes=151000-"]
-    assert len(server.requests) == 3 + download.ATTEMPTS
+    assert len(server.requests) == 3 + transfer.ATTEMPTS
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -132,11 +133,11 @@ def test_a_later_run_resumes(server: Server, tmp_path: Path) -> None:
     server.cuts = [1000]
     target = tmp_path / "file"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "ATTEMPTS", 1)
-        with pytest.raises(download.DownloadError, match="run the command again"):
-            download.fetch(f"{server.url}/file", target)
+        patch.setattr(transfer, "ATTEMPTS", 1)
+        with pytest.raises(transfer.DownloadError, match="run the command again"):
+            transfer.fetch(f"{server.url}/file", target)
     assert not target.exists()
-    download.fetch(f"{server.url}/file", target)
+    transfer.fetch(f"{server.url}/file", target)
     assert target.read_bytes() == BODY
     assert server.requests == [None, "bytes=1000-"]
 
@@ -149,15 +150,15 @@ def test_restarts_where_resuming_is_unsafe(server: Server, tmp_path: Path, chang
     if change == "no validator":
         server.etag = 'W/"weak"'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "ATTEMPTS", 1)
-        with pytest.raises(download.DownloadError):
-            download.fetch(f"{server.url}/file", target)
+        patch.setattr(transfer, "ATTEMPTS", 1)
+        with pytest.raises(transfer.DownloadError):
+            transfer.fetch(f"{server.url}/file", target)
     if change == "server ignores ranges":
         server.ranges = False
     elif change == "file changed":
         server.etag = '"two"'
         server.files["/file"] = BODY[::-1]
-    download.fetch(f"{server.url}/file", target)
+    transfer.fetch(f"{server.url}/file", target)
     assert target.read_bytes() == server.files["/file"]
     assert server.requests == [None, None if change == "no validator" else "bytes=1000-"]
 
@@ -167,7 +168,7 @@ def test_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) -> N
     server.files["/file"] = BODY
     (tmp_path / "file.part").write_bytes(BODY)
     (tmp_path / "file.part.validator").write_text(server.etag)
-    download.fetch(f"{server.url}/file", tmp_path / "file")
+    transfer.fetch(f"{server.url}/file", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == BODY
     assert server.requests == [f"bytes={len(BODY)}-"]
 
@@ -175,8 +176,8 @@ def test_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) -> N
 def test_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = BODY
     target = tmp_path / "file"
-    with pytest.raises(download.DownloadError, match="wrong SHA-256.* not kept"):
-        download.fetch(f"{server.url}/file", target, sha256="0" * 64)
+    with pytest.raises(transfer.DownloadError, match="wrong SHA-256.* not kept"):
+        transfer.fetch(f"{server.url}/file", target, sha256="0" * 64)
     assert not list(tmp_path.iterdir())
 
 
@@ -184,19 +185,19 @@ def test_a_body_that_ends_anywhere_needs_another_check(server: Server, tmp_path:
     """Without a length a broken connection looks like the end of the file."""
     server.length = False
     server.files["/file"] = server.files["/file.zip"] = BODY
-    with pytest.raises(download.DownloadError, match="does not say how long"):
-        download.fetch(f"{server.url}/file", tmp_path / "file")
+    with pytest.raises(transfer.DownloadError, match="does not say how long"):
+        transfer.fetch(f"{server.url}/file", tmp_path / "file")
     assert not list(tmp_path.iterdir())
     server.cuts = [len(BODY) // 2]
     checksum = hashlib.sha256(BODY).hexdigest()
-    with pytest.raises(download.DownloadError, match="wrong SHA-256"):
-        download.fetch(f"{server.url}/file", tmp_path / "file", sha256=checksum)
+    with pytest.raises(transfer.DownloadError, match="wrong SHA-256"):
+        transfer.fetch(f"{server.url}/file", tmp_path / "file", sha256=checksum)
     assert not list(tmp_path.iterdir())
     server.cuts = []
-    download.fetch(f"{server.url}/file", tmp_path / "file", sha256=checksum)
+    transfer.fetch(f"{server.url}/file", tmp_path / "file", sha256=checksum)
     assert (tmp_path / "file").read_bytes() == BODY
-    with pytest.raises(download.DownloadError, match="file.zip: broken archive"):
-        download.fetch(f"{server.url}/file.zip", tmp_path / "file.zip")
+    with pytest.raises(transfer.DownloadError, match="file.zip: broken archive"):
+        transfer.fetch(f"{server.url}/file.zip", tmp_path / "file.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -206,30 +207,30 @@ def test_chunks_say_where_they_end(server: Server, tmp_path: Path) -> None:
     server.cuts = [1000]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Handler, "protocol_version", "HTTP/1.1")
-        download.fetch(f"{server.url}/file", tmp_path / "file")
+        transfer.fetch(f"{server.url}/file", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == BODY and len(server.requests) == 2
 
 
 def test_existing_file_is_kept(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("mine")
-    download.fetch(f"{server.url}/file", target)
-    with pytest.raises(download.DownloadError, match="move it away"):
-        download.fetch(f"{server.url}/file", target, sha256="0" * 64)
+    transfer.fetch(f"{server.url}/file", target)
+    with pytest.raises(transfer.DownloadError, match="move it away"):
+        transfer.fetch(f"{server.url}/file", target, sha256="0" * 64)
     assert target.read_text() == "mine"
     assert server.requests == []
 
 
 def test_missing_file_and_dead_server(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(download.DownloadError, match="404 Not Found"):
-        download.fetch(f"{server.url}/missing", tmp_path / "file")
+    with pytest.raises(transfer.DownloadError, match="404 Not Found"):
+        transfer.fetch(f"{server.url}/missing", tmp_path / "file")
     assert len(server.requests) == 1
-    server.statuses = [503] * download.ATTEMPTS
-    with pytest.raises(download.DownloadError, match=r"503.*gave up after 5 attempts"):
-        download.fetch(f"{server.url}/file", tmp_path / "file")
-    assert len(server.requests) == 1 + download.ATTEMPTS
-    with pytest.raises(download.DownloadError, match="no connection"):
-        download.fetch("http://127.0.0.1:9/file", tmp_path / "file")
+    server.statuses = [503] * transfer.ATTEMPTS
+    with pytest.raises(transfer.DownloadError, match=r"503.*gave up after 5 attempts"):
+        transfer.fetch(f"{server.url}/file", tmp_path / "file")
+    assert len(server.requests) == 1 + transfer.ATTEMPTS
+    with pytest.raises(transfer.DownloadError, match="no connection"):
+        transfer.fetch("http://127.0.0.1:9/file", tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -354,4 +355,4 @@ def test_known_checksums_are_those_of_the_real_files(real_data: Path) -> None:
     }
     for source in (*download.PACKAGES["gpt2_bpe"], *download.PACKAGES["commonsense_qa"][:3]):
         folder, name = source.target.split("/")
-        assert download.sha256_of(real_data / folder / places.get(name, name)) == source.sha256
+        assert transfer.sha256_of(real_data / folder / places.get(name, name)) == source.sha256

@@ -1,0 +1,1 @@
+"""Fetching public files: where they are, how they come whole, and what is packed."""
