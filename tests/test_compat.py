@@ -24,6 +24,7 @@ from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 import fairseq_compat
+from fairseq_compat import console, fixes
 from processes import run_two_workers
 
 refuses_unhashable_defaults = pytest.mark.skipif(
@@ -55,7 +56,7 @@ def test_config_defaults_are_allowed_where_python_refuses_them(module, plain_dat
     config = make_dataclass(module)
     with pytest.raises(ValueError, match="mutable default"):
         use_as_default(config())
-    fairseq_compat.allow_config_defaults()
+    fixes.allow_config_defaults()
 
     default = config()
     outer = use_as_default(default)
@@ -71,7 +72,7 @@ def test_config_defaults_are_allowed_where_python_refuses_them(module, plain_dat
 
 @refuses_unhashable_defaults
 def test_the_defaults_of_others_are_still_refused():
-    fairseq_compat.allow_config_defaults()
+    fixes.allow_config_defaults()
     defaults: list[Any] = [make_dataclass("fairseq_of_a_user")(), make_dataclass(__name__)(), [], {}]
     for default in defaults:
         with pytest.raises(ValueError, match="mutable default"):
@@ -81,17 +82,17 @@ def test_the_defaults_of_others_are_still_refused():
 def test_config_defaults_are_left_to_an_older_python(plain_dataclasses, monkeypatch):
     plain = vars(dataclasses)["_get_field"]
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
-    fairseq_compat.allow_config_defaults()
+    fixes.allow_config_defaults()
     assert vars(dataclasses)["_get_field"] is plain
 
 
 def test_fixing_twice_is_fixing_once(plain_dataclasses):
-    fairseq_compat.allow_config_defaults()
+    fixes.allow_config_defaults()
     once = vars(dataclasses)["_get_field"]
-    fairseq_compat.allow_config_defaults()
+    fixes.allow_config_defaults()
     assert vars(dataclasses)["_get_field"] is once
-    fairseq_compat.allow_namespaces_in_checkpoints()
-    fairseq_compat.allow_namespaces_in_checkpoints()
+    fixes.allow_namespaces_in_checkpoints()
+    fixes.allow_namespaces_in_checkpoints()
     assert torch.serialization.get_safe_globals().count(argparse.Namespace) == 1
 
 
@@ -115,7 +116,7 @@ def test_checkpoints_with_arguments_load_and_hostile_ones_do_not(tmp_path):
         torch.serialization.clear_safe_globals()
         with pytest.raises(pickle.UnpicklingError, match="Namespace"):
             torch.load(checkpoint)
-        fairseq_compat.allow_namespaces_in_checkpoints()
+        fixes.allow_namespaces_in_checkpoints()
         assert torch.load(checkpoint)["args"] == arguments
 
     torch.save({"args": arguments, "model": Hostile(str(tmp_path / "made"))}, checkpoint)
@@ -129,7 +130,7 @@ def test_sentences_break_at_eos(monkeypatch):
 
     sentences = [torch.tensor([5, 6, 2]), torch.tensor([7, 2])]
     monkeypatch.delattr(numpy, "compat", raising=False)
-    fairseq_compat.restore_numpy_long()
+    fixes.restore_numpy_long()
     blocks = TokenBlockDataset(sentences, [3, 2], None, pad=1, eos=2, break_mode="eos")
     assert [block.tolist() for block in blocks] == [[5, 6, 2], [7, 2]]
 
@@ -137,25 +138,22 @@ def test_sentences_break_at_eos(monkeypatch):
 def test_numpy_with_compat_stays_as_it_is(monkeypatch):
     own = SimpleNamespace()
     monkeypatch.setattr(numpy, "compat", own, raising=False)
-    fairseq_compat.restore_numpy_long()
+    fixes.restore_numpy_long()
     assert vars(numpy)["compat"] is own
 
 
 def test_the_hook_fixes_when_a_package_is_really_imported(monkeypatch):
-    fixed = []
-    fixes = {
-        "hydra": (lambda: fixed.append("hydra"),),
-        "fairseq": (lambda: fixed.append("fairseq"),),
-        "fairseq.data": (lambda: fixed.append("fairseq.data"),),
-    }
-    monkeypatch.setattr(fairseq_compat, "FIXES", fixes)
+    fixed: list[str] = []
+    wanted = {name: (f"fixes.{name}",) for name in ("hydra", "fairseq", "fairseq.data")}
+    monkeypatch.setattr(fairseq_compat, "FIXES", wanted)
+    monkeypatch.setattr(fairseq_compat, "apply", fixed.append)
     find_spec: Any = fairseq_compat.FixOnImport().find_spec
     for name in ("os", "fairseq", "fairseq_cli.train", "hydra"):
         assert find_spec(name) is None
     assert fixed == []
     for name in ("hydra.core", "fairseq.version", "fairseq.data", "hydra.main"):
         assert find_spec(name) is None
-    assert fixed == ["hydra", "fairseq", "fairseq.data"]
+    assert fixed == ["fixes.hydra", "fixes.fairseq", "fixes.fairseq.data"]
 
 
 def test_a_start_of_fairseq_says_nothing_of_what_nobody_can_mend():
@@ -215,7 +213,7 @@ def shown_help(line, capsys):
 
     import adv_plugins  # noqa: F401 - what --user-dir loads
 
-    fairseq_compat.show_all_options()
+    console.show_all_options()
     with pytest.raises(SystemExit) as ended:
         options.parse_args_and_arch(options.get_training_parser(), line.split())
     assert ended.value.code == 0
@@ -299,7 +297,7 @@ def receive(rank, port):
 @pytest.mark.parametrize("batches", [3, 2], ids=["all", "the first ones"])
 def test_the_workers_that_read_a_validation_end_with_it(batches):
     """Not 5 s each after they are collected as garbage, which happens in the middle of a save."""
-    fairseq_compat.end_data_workers()
+    fixes.end_data_workers()
 
     def iterate():
         rows = ListDataset([torch.full((1,), number) for number in range(3)])
