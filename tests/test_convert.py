@@ -16,7 +16,7 @@ from fairseq.data import Dictionary
 
 import training
 from adv_plugins_cli import convert, convert_from_hf, convert_to_hf
-from adv_plugins_cli.checkpoints import architecture, hf_layout
+from adv_plugins_cli.checkpoints import architecture, hf_files, hf_layout, hf_vocabulary
 from adv_plugins_cli.command import UserError
 from adv_plugins_cli.data import binarize, tokenizer_options
 
@@ -187,7 +187,7 @@ def test_hidden_states_and_word_scores_agree(converted):
     assert len(expected.hidden_states) == len(extra["inner_states"]) == 4
     for state, hidden in zip(extra["inner_states"], expected.hidden_states):
         torch.testing.assert_close(state.transpose(0, 1)[mask], hidden[mask], **TOLERANCE)
-    order = hf_layout.fairseq_order(hf_layout.read_vocabulary(hf, hf_layout.read_config(hf)))
+    order = hf_vocabulary.fairseq_order(hf_vocabulary.read_vocabulary(hf, hf_layout.read_config(hf)))
     torch.testing.assert_close(model(tokens)[0][mask], expected.logits[mask][:, order], **TOLERANCE)
 
 
@@ -212,7 +212,7 @@ def test_hidden_states_and_word_scores_of_pairs_agree(bert):
     assert len(expected.hidden_states) == len(extra["inner_states"]) == 4
     for state, hidden in zip(extra["inner_states"], expected.hidden_states):
         torch.testing.assert_close(state.transpose(0, 1)[mask], hidden[mask], **TOLERANCE)
-    order = hf_layout.fairseq_order(hf_layout.read_vocabulary(hf, hf_layout.read_config(hf)))
+    order = hf_vocabulary.fairseq_order(hf_vocabulary.read_vocabulary(hf, hf_layout.read_config(hf)))
     words = expected.prediction_logits[mask][:, order]
     torch.testing.assert_close(model(tokens)[0][mask], words, **TOLERANCE)
 
@@ -223,7 +223,7 @@ def test_the_masked_lm_criterion_reads_blocks_of_one_segment(bert):
     model, tokens, inputs = load_fairseq(ours), fairseq_pairs(ours), bert_pairs(hf)
     mask = inputs["attention_mask"].bool()
     inputs["token_type_ids"] = torch.zeros_like(inputs["token_type_ids"])
-    order = hf_layout.fairseq_order(hf_layout.read_vocabulary(hf, hf_layout.read_config(hf)))
+    order = hf_vocabulary.fairseq_order(hf_vocabulary.read_vocabulary(hf, hf_layout.read_config(hf)))
     expected = theirs(**inputs).prediction_logits[mask][:, order]
     torch.testing.assert_close(model(tokens, masked_tokens=mask)[0], expected, **TOLERANCE)
 
@@ -514,7 +514,7 @@ def test_the_wrong_epsilon_would_be_seen(converted):
 def test_bin_files_and_old_names_are_read(tmp_path):
     make_hf(tmp_path / "hf", "bert")
     convert_from_hf.run(tmp_path / "hf", tmp_path / "new")
-    weights = hf_layout.read_weights(tmp_path / "hf")
+    weights = hf_files.read_weights(tmp_path / "hf")
     (tmp_path / "hf" / "model.safetensors").unlink()
     old = {
         key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v

@@ -25,6 +25,7 @@ import fairseq_compat
 
 fairseq_compat.install()
 
+from adv_plugins_cli.checkpoints import hf_files, hf_vocabulary  # noqa: E402
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
 from adv_plugins_cli.checkpoints.architecture import ARCHITECTURE  # noqa: E402
 from adv_plugins_cli.command import UserError, one_line_errors  # noqa: E402
@@ -91,7 +92,7 @@ def convert_weights(
             converted[ours] = value
     rows = int(config.get("max_position_embeddings", 512))
     depth = int(config["num_hidden_layers"])
-    hf.check_shapes(converted, config, place, layers=depth, positions=rows)
+    hf_files.check_shapes(converted, config, place, layers=depth, positions=rows)
     for name in list(converted):
         if (match := LAYER_NUMBER.match(name)) and layers <= int(match[1]) < depth:
             del converted[name]
@@ -114,7 +115,7 @@ def convert_weights(
 
 def in_fairseq_order(weights: dict[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
     """The same weights, the rows that belong to words in the order of fairseq's dictionary."""
-    order = hf.fairseq_order(symbols)
+    order = hf_vocabulary.fairseq_order(symbols)
     return {name: value[order] if name in hf.BY_WORD else value for name, value in weights.items()}
 
 
@@ -184,7 +185,7 @@ def build_checkpoint(
 
 def write_tokenizer(source: Path, target: Path, config: dict[str, Any], symbols: Sequence[str]) -> None:
     """dict.txt in the order of the converted rows, and the tokenizer's files."""
-    order = hf.fairseq_order(symbols)[4:-1]
+    order = hf_vocabulary.fairseq_order(symbols)[4:-1]
     lines = [f"{symbols[row]} 100\n" for row in order]
     files.write_text(target / "dict.txt", "".join(lines))
     for name in HF_FILES:
@@ -192,7 +193,7 @@ def write_tokenizer(source: Path, target: Path, config: dict[str, Any], symbols:
             files.copy_file(source / name, target / name)
     if hf.family_of(config).tokenizer == "gpt2-bpe":
         # fairseq's names for the two files, so that the folder is a --bpe-dir.
-        ids, merges = hf.gpt2_files(source)
+        ids, merges = hf_vocabulary.gpt2_files(source)
         files.write_text(target / "encoder.json", json.dumps(ids))
         header = [] if merges and merges[0].startswith("#version") else ["#version: 0.2"]
         files.write_text(target / "vocab.bpe", "\n".join([*header, *merges, ""]))
@@ -214,9 +215,9 @@ def run(source: Path, target: Path, *, layers: int | None = None) -> Path:
     if layers is not None and not 1 <= layers <= depth:
         raise UserError(f"--layers {layers}: the model has {depth}")
     layers = layers or depth
-    weights = convert_weights(hf.read_weights(source), config, layers, str(source))
+    weights = convert_weights(hf_files.read_weights(source), config, layers, str(source))
     # Only now are the sizes known to be those of the weights.
-    symbols = hf.read_vocabulary(source, config)
+    symbols = hf_vocabulary.read_vocabulary(source, config)
     weights = in_fairseq_order(weights, symbols)
 
     import torch
@@ -229,9 +230,9 @@ def run(source: Path, target: Path, *, layers: int | None = None) -> Path:
         length = ("--tokens-per-sample", str(hf.max_positions(config)))
         state = build_checkpoint([*flags, *length], weights, partial)
         # To a file that is open: otherwise torch hides what the system says.
-        with hf.writing(target), (partial / "model.pt").open("wb") as file:
+        with hf_files.writing(target), (partial / "model.pt").open("wb") as file:
             torch.save(state, file)
-        tokenizer = hf.tokenizer_in(partial, config).describe()
+        tokenizer = hf_vocabulary.tokenizer_in(partial, config).describe()
         replace(architecture, tokenizer=tokenizer).write(partial)
     print(f"{target}: {' '.join(flags)}")
     return target

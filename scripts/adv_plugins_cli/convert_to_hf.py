@@ -22,6 +22,7 @@ import fairseq_compat
 
 fairseq_compat.install()
 
+from adv_plugins_cli.checkpoints import hf_files, hf_vocabulary  # noqa: E402
 from adv_plugins_cli.checkpoints import hf_layout as hf  # noqa: E402
 from adv_plugins_cli.checkpoints.checkpoint_file import read_checkpoint, section  # noqa: E402
 from adv_plugins_cli.checkpoints.checkpoint_model import task_name  # noqa: E402
@@ -95,7 +96,7 @@ class Checkpoint:
             known = ", ".join(TASK_KINDS)
             raise UserError(f"{path}: --task {name or '?'}: only {known} can be converted")
         self.regression = bool(section(path, self.state, "criterion").get("regression_target"))
-        hf.check_finite(self.weights, str(path))
+        hf_files.check_finite(self.weights, str(path))
         self.kind = TASK_KINDS[name].hf_class
         self.layers = len({name.split(".")[3] for name in self.weights if name.startswith(LAYERS)})
 
@@ -227,8 +228,8 @@ def labels_of_data(checkpoint: Path, data: Path | None) -> tuple[str, ...]:
 
 def vocabulary_rows(folder: Path, config: dict[str, Any]) -> list[int]:
     """fairseq's row of each of transformers' ids."""
-    symbols = hf.read_vocabulary(folder, config)
-    order = hf.fairseq_order(symbols)
+    symbols = hf_vocabulary.read_vocabulary(folder, config)
+    order = hf_vocabulary.fairseq_order(symbols)
     rows = [0] * len(order)
     for ours, theirs in enumerate(order):
         rows[theirs] = ours
@@ -244,10 +245,10 @@ def write_gpt2_tokenizer(bpe_dir: Path, target: Path, words: int) -> None:
     for name in ("encoder.json", "vocab.bpe", "dict.txt"):
         if not (bpe_dir / name).is_file():
             raise UserError(f"{bpe_dir / name}: no such file (--bpe-dir)")
-    encoder = hf.token_ids(read_json(bpe_dir / "encoder.json"), bpe_dir / "encoder.json")
+    encoder = hf_vocabulary.token_ids(read_json(bpe_dir / "encoder.json"), bpe_dir / "encoder.json")
     pieces = {str(index): piece for piece, index in encoder.items()}
     symbols = [pieces.get(name, name) for name in read_symbols(bpe_dir / "dict.txt")]
-    symbols = [*hf.SPECIAL[:4], *symbols, hf.SPECIAL[4]]
+    symbols = [*hf_vocabulary.SPECIAL[:4], *symbols, hf_vocabulary.SPECIAL[4]]
     if len(symbols) != words:
         raise UserError(f"{bpe_dir}: dict.txt has {len(symbols)} symbols, the model {words}")
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
@@ -288,7 +289,7 @@ def take_tokenizer(
     if config["vocab_size"] != words:
         raise UserError(f"{folder}: {config['vocab_size']} words, but {place} has {words}")
     table = hf.max_positions(config) + 2
-    hf.check_shapes(checkpoint.weights, config, place, layers=checkpoint.layers, positions=table)
+    hf_files.check_shapes(checkpoint.weights, config, place, layers=checkpoint.layers, positions=table)
     config["num_hidden_layers"] = checkpoint.layers
     if own:
         write_gpt2_tokenizer(folder, target, words)
@@ -326,7 +327,7 @@ def convert(checkpoint: Checkpoint, arguments: argparse.Namespace, target: Path)
         config["problem_type"] = problem
     files.write_json(target / "config.json", config)
     whole = {name: value.float().clone().contiguous() for name, value in converted.items()}
-    with hf.writing(arguments.target):
+    with hf_files.writing(arguments.target):
         save_file(whole, str(target / "model.safetensors"), metadata={"format": "pt"})
     return class_name
 
