@@ -11,13 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adv_plugins_cli.checkpoints.architecture import Architecture
 from adv_plugins_cli.command import UserError, read_json
-
-if TYPE_CHECKING:
-    pass
 
 ENCODER = "encoder.sentence_encoder."
 LM_HEAD = "encoder.lm_head."

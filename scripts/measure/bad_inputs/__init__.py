@@ -11,6 +11,7 @@ from bad_inputs.from_hf import convert_from_hf_cases, convert_to_hf_cases
 from bad_inputs.glue_files import preprocess_glue_cases
 from bad_inputs.good import good_cases
 from bad_inputs.measurements import benchmark_cases
+from bad_inputs.own_data import own_cases
 from bad_inputs.packages import package_cases
 from bad_inputs.plots import plot_cases, strip_cases
 from bad_inputs.predictions import predict_cases
@@ -38,6 +39,7 @@ GROUPS = (
     strip_cases,
     runner_cases,
     finetune_cases,
+    own_cases,
     compare_cases,
     pretrain_cases,
     benchmark_cases,
