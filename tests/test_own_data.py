@@ -113,6 +113,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, package):
         ("a.csv", "text,label\na,x\nb\n", "", r"a\.csv:3: 1 columns, the header has 2"),
         ("a.csv", 'text,label\n"a,x\n', "", r"a\.csv:\d: no such table"),
         ("a.csv", "text,label\n,x\n", "", r"a\.csv:2: 'text' is empty"),
+        ("a.csv", "text,text,label\na,b,x\n", "", r"a\.csv:1: the column 'text' is there twice"),
         ("a.csv", "text,label\na,\n", "", r"a\.csv:2: 'label' is empty"),
         ("a.csv", "review,label\na,x\n", "", r"no column 'text'; there are 'review', 'label'"),
         ("a.csv", "text,label\n", "", r"a\.csv: the file has no rows"),

@@ -50,6 +50,9 @@ def _csv(path: Path) -> Iterator[Row]:
     )
     try:
         header = next(reader, [])
+        for name in header:
+            if name and header.count(name) > 1:
+                raise UserError(f"{path}:1: the column {name!r} is there twice")
         for line, cells in _numbered(reader):
             if len(cells) != len(header):
                 raise UserError(f"{path}:{line}: {len(cells)} columns, the header has {len(header)}")

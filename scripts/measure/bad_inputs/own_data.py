@@ -30,6 +30,7 @@ def own_cases() -> Iterator[Case]:
         ("an own table of a header alone", r"own\.csv", "text,label\n"),
         ("an own table without the column", "'text'", TABLE.replace("text,", "review,")),
         ("an own table without the labels' column", "'label'", TABLE.replace(",label", ",stars")),
+        ("an own table with a column twice", "'text'", TABLE.replace("text,", "text,text,", 1)),
         ("an own row that is short", r"own\.csv:42", TABLE + "cat\n"),
         ("an own row that is long", r"own\.csv:42", TABLE + "cat,good,bad\n"),
         ("an own row without text", r"own\.csv:42", TABLE + " ,good\n"),
@@ -44,7 +45,7 @@ def own_cases() -> Iterator[Case]:
     for wrong, line, says in (
         ("a missing own table", f"--train {{in}}/none.csv {RUN}", r"none\.csv"),
         ("an own table of another kind", f"--train {{made}}/text.txt {RUN}", r"text\.txt"),
-        ("a task and a table", f"RTE plain --train {{in}}/own.csv {RUN}", "--train"),
+        ("a task and a table", f"RTE --train {{in}}/own.csv {RUN}", "--train"),
         ("a column without a table", f"RTE --text a {RUN}", "--text"),
         ("an own name that is a path", f"{given} --name a/b", "--name"),
         ("an own name that is a task's", f"{given} --name RTE", "--name"),
