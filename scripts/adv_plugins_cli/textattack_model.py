@@ -9,7 +9,6 @@ No command, and nothing here needs TextAttack: docs/robustness.md says how an en
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from textattack.models.wrappers import ModelWrapper
 
-from adv_plugins_cli.checkpoints.predictor import Predictor
-from adv_plugins_cli.checkpoints.trained_model import describe, read_trained_model
+from adv_plugins_cli.checkpoints.trained_model import describe
 from adv_plugins_cli.command import UserError
-from adv_plugins_cli.data.tokenizer_options import OPTIONS
-from adv_plugins_cli.predict import find_encoder
+from adv_plugins_cli.model import Model
 from adv_plugins_cli.robustness.attacks.victim import ModelVictim
 
 if TYPE_CHECKING:
@@ -53,16 +50,13 @@ class CheckpointWrapper(ModelWrapper):
         Raises:
             UserError: no classification, or nothing to tokenise with.
         """
-        trained = read_trained_model(Path(checkpoint), Path(data_bin) if data_bin else None)
-        if trained.kind != "classification":
-            raise UserError(f"{checkpoint}: predicts {describe(trained)}, and TextAttack needs classes")
-        unknown = set(tokenizer) - set(OPTIONS.values())
-        if unknown:
-            raise UserError(f"{', '.join(sorted(unknown))}: give one of {', '.join(OPTIONS.values())}")
-        encoder = find_encoder(argparse.Namespace(**tokenizer), [trained])
-        self.labels = list(trained.labels)
-        self.victim = ModelVictim(Predictor(trained), encoder, batch_size)
-        self.model = self.victim.predictor.model  # where TextAttack looks for it
+        model = Model(checkpoint, data_bin=data_bin, **tokenizer)
+        if model.kind != "classification":
+            described = describe(model.trained)
+            raise UserError(f"{checkpoint}: predicts {described}, and TextAttack needs classes")
+        self.labels = list(model.labels)
+        self.victim = ModelVictim(model.predictor, model.encoder, batch_size)
+        self.model = model.predictor.model  # where TextAttack looks for it
 
     def __call__(
         self, text_input_list: Sequence[str | Sequence[str] | Mapping[str, str]], **unused: Any
