@@ -240,7 +240,7 @@ def test_a_stopped_run_is_continued_with_its_own_settings_only(own, tmp_path, mo
     """A run is stopped after its best validation; in place of fairseq-train, this process trains."""
     seen = []
 
-    def train(command, log, keep_open=()):
+    def train(command, log, keep_open=(), console=None):
         seen.append(command)
         os.fstat(*keep_open)
         training.run(command[1:])

@@ -10,6 +10,8 @@ command again continues a run that was stopped or killed; one with other setting
 from __future__ import annotations
 
 import argparse
+import shlex
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ from adv_plugins_cli.recipes.command_line import (
     show,
     split_at_dashes,
 )
+from adv_plugins_cli.recipes.console import Console, Raw
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -56,6 +59,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="leave the optimizer's state, two thirds of a checkpoint, in those of a finished run",
     )
+    parser.add_argument("--verbose", action="store_true", help="show all of fairseq's log")
     run_folder.add_option(parser)
     launch.add_options(parser)
     arguments = parser.parse_args(own)
@@ -129,8 +133,10 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
 def train(run: runs.Run, arguments: argparse.Namespace) -> int:
     """One run in the foreground; returns fairseq-train's exit code."""
     show(run.command)
+    watched = not arguments.verbose and Console.reads(run.command)
+    console = Console(run.command, run.best) if watched else Raw()
     if arguments.node_rank > 0:  # with several machines the first one has the folder
-        return runs.run_in_foreground(run.command, run.log)
+        return runs.run_in_foreground(run.command, run.log, console=console)
     began = time.monotonic()
     with run_folder.taken(
         run.save_dir, run.command, advice=run_folder.ADVICE, start_over=arguments.start_over
@@ -141,7 +147,7 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
         if not trained.is_file():
             if run.describe is not None:
                 run.describe(run.save_dir)
-            if code := runs.run_in_foreground(run.command, run.log, keep_open=[lock]):
+            if code := runs.run_in_foreground(run.command, run.log, keep_open=[lock], console=console):
                 return code
             runs.write_result(run, seconds=time.monotonic() - began, name=runs.TRAINED)
         if not arguments.keep_optimizer:
@@ -151,6 +157,22 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
     assert result is not None
     print(f"{run.name}: best {run.best} {result['best']:g}; {run.save_dir / runs.RESULT}")
     return 0
+
+
+def say_what_next(finished: Sequence[runs.Run]) -> None:
+    """Of several seeds their scores as one line; and the commands to type next."""
+    results = [result for run in finished if (result := runs.read_result(run)) is not None]
+    best = [result["best"] for result in results]
+    if len(best) > 1:
+        print(
+            f"{finished[0].best} of {len(best)} seeds, the best validation of each: mean "
+            f"{statistics.mean(best):.2f}, standard deviation {statistics.stdev(best):.2f}, median "
+            f"{statistics.median(best):g}, {min(best):g} to {max(best):g}"
+        )
+    checkpoint = shlex.quote(str(finished[-1].save_dir / "checkpoint_best.pt"))
+    print(f"adv-plugins predict {checkpoint} --input FILE")
+    if finished[-1].command[0] == "fairseq-train":  # by itself, not through torchrun
+        print(f"adv-plugins evaluate {checkpoint} --data {shlex.quote(finished[-1].command[1])}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,6 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         codes = (train(run, arguments) for run in waiting)
         code = next((code for code in codes if code), 0)
+        if code == 0 and arguments.node_rank == 0:
+            say_what_next(waiting)
     return code if code >= 0 else 128 - code  # as shells say that a signal has ended it
 
 

@@ -86,7 +86,8 @@ def main() -> None:
     arguments = parse_arguments()
     runs = []
     command = [sys.executable, "-m", "adv_plugins_cli", "finetune", arguments.task, arguments.method]
-    command += ["--checkpoint", str(arguments.checkpoint), "--data-bin", str(arguments.data_bin)]
+    command += ["--verbose", "--checkpoint", str(arguments.checkpoint)]
+    command += ["--data-bin", str(arguments.data_bin)]
     for _ in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(timed([*command, "--save-dir", f"{folder}/run", "--", *arguments.extra]))

@@ -21,6 +21,7 @@ from typing import Any
 from adv_plugins_cli.command import UserError, read_json
 from adv_plugins_cli.recipes import children, run_folder
 from adv_plugins_cli.recipes.attempt import Attempt
+from adv_plugins_cli.recipes.console import Console, Raw
 from fairseq_compat import files, validations
 
 PACKAGES = ("fairseq", "torch", "numpy", "hydra-core", "omegaconf", "adv_plugins")
@@ -152,7 +153,13 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def run_in_foreground(command: Sequence[str], log: Path, *, keep_open: Sequence[int] = ()) -> int:
+def run_in_foreground(
+    command: Sequence[str],
+    log: Path,
+    *,
+    keep_open: Sequence[int] = (),
+    console: Console | Raw | None = None,
+) -> int:
     """Run with the output in the log (appended) and on this terminal; returns the exit code.
 
     The training writes to the log itself, so nothing is lost whichever process is killed (fairseq's
@@ -161,7 +168,9 @@ def run_in_foreground(command: Sequence[str], log: Path, *, keep_open: Sequence[
 
     Args:
         keep_open: descriptors that it gets, for the locks that they hold.
+        console: what shows the output here (default: all of it).
     """
+    console = console or Raw()
     log.parent.mkdir(parents=True, exist_ok=True)
     # The script beside this interpreter, so that the right environment is used.
     script = Path(sys.executable).parent / command[0]
@@ -186,12 +195,13 @@ def run_in_foreground(command: Sequence[str], log: Path, *, keep_open: Sequence[
             while code is None:
                 time.sleep(POLL_SECONDS)
                 code = process.poll()
-                print(decoder.decode(shown.read()), end="", flush=True)
+                console.write(decoder.decode(shown.read()))
         finally:
+            console.close()
             children.end_group(process)
     if attempt.succeeded(code):
         return 0
-    if attempt.is_cut_off():
+    if attempt.is_cut_off() and isinstance(console, Raw):
         print(flush=True)  # so that the reason has a line of its own
     print(f"error: training failed, {attempt.reason(code)}; the log: {log}", file=sys.stderr)
     return code
