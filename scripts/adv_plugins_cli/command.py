@@ -72,6 +72,21 @@ def one_line_errors(program: str) -> Iterator[None]:
         sys.exit(f"{program}: error: {' '.join(str(error).split())}")
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what fairseq and torch say by the dozen as models are built."""
+    import logging
+    import warnings
+
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _flush_output() -> None:
     """Find a full disk or a closed pipe now: Python would complain as it ends, and not in a line."""
     try:

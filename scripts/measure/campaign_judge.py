@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adv_plugins_cli.command import quiet
+
 MEASURE = Path(__file__).resolve().parent
 ROOT = MEASURE.parents[1]
 # Commands whose names the cases use.
@@ -163,7 +165,7 @@ def preload() -> None:
     import fairseq_compat
 
     fairseq_compat.install()
-    with _quiet():
+    with quiet():
         import torch
 
         import adv_plugins  # noqa: F401
@@ -182,20 +184,6 @@ def preload() -> None:
         parser = options.get_training_parser()
         convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, line.split()))
     torch.set_num_threads(1)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    import logging
-    import warnings
-
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def run(

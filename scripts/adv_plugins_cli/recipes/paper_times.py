@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import platform
 import shlex
 import statistics
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +17,7 @@ fairseq_compat.install()
 import torch  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
 
-from adv_plugins_cli.command import UserError  # noqa: E402
+from adv_plugins_cli.command import UserError, quiet  # noqa: E402
 from adv_plugins_cli.data.dictionary import load_dictionary  # noqa: E402
 from adv_plugins_cli.data.task_data import tokenizer_of  # noqa: E402
 from adv_plugins_cli.recipes import recipes, run_folder, runs  # noqa: E402
@@ -77,18 +74,6 @@ def run(table: PaperTable, rows: Sequence[Row], arguments: argparse.Namespace) -
             },
         )
     print(f"What differs: {'; '.join(differs)}.\n{arguments.out_dir / SUMMARY}")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without what fairseq and hydra say by the dozen as models are built."""
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def dictionary_of(arguments: argparse.Namespace) -> Any:
