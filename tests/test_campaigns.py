@@ -123,6 +123,7 @@ def test_every_command_is_fed():
     ours = (
         "against_",
         "campaign_",
+        "finetune_times",
         "first_updates",
         "text_models",
         "measure_asa",
