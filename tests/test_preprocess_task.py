@@ -531,7 +531,7 @@ def test_an_interrupted_replacement_leaves_the_old_folder(official, vocabulary, 
     request = ["--data-dir", str(official), "--wordpiece", str(vocabulary), "--out-dir", str(tmp_path)]
     arguments = preprocess_command.parse_arguments([*request, "DREAM", "--overwrite"])
     with monkeypatch.context() as patch:
-        patch.setattr(task_folder, "write_choice", lambda *_: 1 / 0)
+        patch.setattr(task_folder, "write_text_labels", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             preprocess_command.run(arguments)
     assert contents(tmp_path / "DREAM-bin") == before
