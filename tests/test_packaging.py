@@ -145,7 +145,10 @@ def set_up(tmp_path, monkeypatch):
 
 SHELL_SCRIPTS = {
     "scripts/setup.sh": [],
-    "scripts/test.sh": [str(ROOT.resolve()), *"-m pytest -q -n 2 --dist loadfile".split()],
+    "scripts/test.sh": [
+        str(ROOT.resolve()),
+        *"-m pytest -q -n 3 --dist loadfile --no-loadscope-reorder".split(),
+    ],
     "scripts/demo.sh": ["-m", "adv_plugins_cli", "demo"],
     "examples/finetune.sh": ["-m", "adv_plugins_cli", "finetune"],
     "examples/pretraining/pretrain.sh": ["-m", "adv_plugins_cli", "pretrain"],

@@ -24,7 +24,7 @@ RECIPES = {key: recipes.get_recipe(*key) for key in recipes.load_recipes()}
 EXAMPLES = training.ROOT / "examples"
 SOURCES = {
     *("RoBERTa", "R-AT", "FreeLB", "FreeLB-u", "FreeLB-7", "FreeLB-cqa", "RAPT", "ASA", "CQA"),
-    *("PGD", "YOPO", "FreeAT", "SMART", "this project"),
+    *("PGD", "YOPO", "FreeAT", "SMART", "R-Drop", "this project"),
     *("RoBERTa*", "R-AT*", "FreeLB*", "ASA*"),
 }
 LARGE = recipes.Start(Architecture("roberta_large"))
