@@ -76,6 +76,8 @@ def make_runs(arguments: argparse.Namespace) -> list[runs.Run]:
     if arguments.method and arguments.named_method:
         raise UserError("METHOD and --method: give one of them")
     arguments.method = arguments.method or arguments.named_method
+    if arguments.task is None and arguments.train is None:
+        raise UserError("name a TASK (adv-plugins tasks lists them), or data of your own: --train")
     if arguments.method is None:
         raise UserError("name a METHOD (plain, or one of adv-plugins methods)")
     check_different("--seed", arguments.seed)
