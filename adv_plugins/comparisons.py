@@ -5,7 +5,7 @@ Each comparison of ``Step`` is here in both ways; ``in_turn`` is the second, wit
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Callable, List, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,17 @@ from adv_plugins.batch import repeat_sample
 from adv_plugins.divergence import full_precision
 from adv_plugins.dropout import drops_layers
 from adv_plugins.fork import forked, hidden_states, resumed
-from adv_plugins.passes import Compare, Compared, Pass, Ran, compared, without_graph
+from adv_plugins.passes import (
+    Compare,
+    Compared,
+    Found,
+    Noise,
+    OfTwo,
+    Pass,
+    Ran,
+    compared,
+    without_graph,
+)
 from adv_plugins.sequential import Postponed, delivered, leaf
 
 if TYPE_CHECKING:
@@ -104,13 +114,7 @@ def passes_in_turn(
     return Compared(ran, _first(of, ran), loss, parts, value, term)
 
 
-def forked_at(
-    step: "Step",
-    layer: int,
-    noise: Callable[[Tensor, int], Tensor],
-    compare: Callable[[Tensor, Tensor], Tensor],
-    weight: float,
-) -> Compared:
+def forked_at(step: "Step", layer: int, noise: Noise, compare: OfTwo, weight: float) -> Compared:
     """A clean pass, and a noisy one from a layer on."""
     with forked(step.module, layer=layer, noise=noise) as noisy_outputs:
         clean = step.predict(last=True, write=True)
@@ -119,13 +123,7 @@ def forked_at(
     return compared([Ran(clean, (), None)], parts, clean.loss + weight * parts)
 
 
-def forked_at_in_turn(
-    step: "Step",
-    layer: int,
-    noise: Callable[[Tensor, int], Tensor],
-    compare: Callable[[Tensor, Tensor], Tensor],
-    weight: float,
-) -> Compared:
+def forked_at_in_turn(step: "Step", layer: int, noise: Noise, compare: OfTwo, weight: float) -> Compared:
     """The noisy pass first, from the clean one's values."""
 
     def run(differentiated: bool) -> Tuple[BasePass, List[Tensor]]:
@@ -147,12 +145,7 @@ def forked_at_in_turn(
     return Compared([Ran(clean, (), None)], clean, loss, parts, loss + weight * parts, term)
 
 
-def from_clean(
-    step: "Step",
-    deltas: Callable[[Tensor], Sequence[Tensor]],
-    compare: Callable[[Tensor, Tensor], Tensor],
-    weights: Sequence[float],
-) -> Compared:
+def from_clean(step: "Step", deltas: Found, compare: OfTwo, weights: Sequence[float]) -> Compared:
     """A clean pass, and one on what is found from its prediction."""
     clean = step.predict(last=False, write=True)
     there = step.run_pass(Pass(deltas=deltas(clean.logits.detach())), last=True).base
@@ -161,10 +154,7 @@ def from_clean(
 
 
 def from_clean_in_turn(
-    step: "Step",
-    deltas: Callable[[Tensor], Sequence[Tensor]],
-    compare: Callable[[Tensor, Tensor], Tensor],
-    weights: Sequence[float],
+    step: "Step", deltas: Found, compare: OfTwo, weights: Sequence[float]
 ) -> Compared:
     """The clean pass's values, then the others, then it again."""
     postponed = Postponed(lambda last: step.predict(last=last, write=last), step.device)

@@ -38,8 +38,12 @@ class Ran(NamedTuple):
     inside: Any
 
 
-# The parts of a comparison of passes, a scalar or (P,).
+# The parts of a comparison of passes, a scalar or (P,); of the logits of two, the second one clean.
 Compare = Callable[[List[Ran]], Tensor]
+OfTwo = Callable[[Tensor, Tensor], Tensor]
+# What to add to the hidden states of a call; to the word embeddings of each, from the clean logits.
+Noise = Callable[[Tensor, int], Tensor]
+Found = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Compared(NamedTuple):

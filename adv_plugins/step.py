@@ -19,7 +19,17 @@ from adv_plugins.batch import source_tokens
 from adv_plugins.dropout import SameMasks, dropout_rate, entered_with, states_at_entry
 from adv_plugins.fork import body, called, hidden_states, states_up_to
 from adv_plugins.gradients import KeptGradients, check_one_reduction, frozen
-from adv_plugins.passes import Compare, Compared, FirstLayer, Pass, Ran, without_graph
+from adv_plugins.passes import (
+    Compare,
+    Compared,
+    FirstLayer,
+    Found,
+    Noise,
+    OfTwo,
+    Pass,
+    Ran,
+    without_graph,
+)
 from adv_plugins.perturbation import (
     Calls,
     captured_features,
@@ -232,8 +242,8 @@ class Step:
     def compare_forked(
         self,
         layer: int,
-        noise: Callable[[Tensor, int], Tensor],
-        compare: Callable[[Tensor, Tensor], Tensor],
+        noise: Noise,
+        compare: OfTwo,
         *,
         compare_weight: float,
     ) -> Compared:
@@ -250,8 +260,8 @@ class Step:
 
     def compare_from_clean(
         self,
-        deltas: Callable[[Tensor], Sequence[Tensor]],
-        compare: Callable[[Tensor, Tensor], Tensor],
+        deltas: Found,
+        compare: OfTwo,
         *,
         compare_weights: Sequence[float],
     ) -> Compared:

@@ -208,9 +208,9 @@ def test_the_report_tells_what_spoils_a_score(tmp_path):
 
 def test_padding_is_what_batches_of_these_lengths_have():
     sizes = np.array([2, 8] * 100)
-    assert lengths.padding(sizes, 1, grouped=False) == 0
-    assert lengths.padding(sizes, 200, grouped=False) == pytest.approx(1 - 5 / 8)
-    assert lengths.padding(sizes, 4, grouped=True) == 0 < lengths.padding(sizes, 4, grouped=False)
+    assert lengths.padding(sizes, 1) == 0
+    assert lengths.padding(sizes, 200) == pytest.approx(1 - 5 / 8)
+    assert lengths.padding(sizes, 4, pool=50) == 0 < lengths.padding(sizes, 4)
 
 
 KINDS = {

@@ -136,9 +136,13 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
     """One run in the foreground; returns fairseq-train's exit code."""
     show(run.command)
     watched = not arguments.verbose and Console.reads(run.command)
-    console = Console(run.command, run.best) if watched else Raw()
+
+    def fairseq_train(*keep_open: int) -> int:
+        console = Console(run.command, run.best) if watched else Raw()
+        return runs.run_in_foreground(run.command, run.log, keep_open=keep_open, console=console)
+
     if arguments.node_rank > 0:  # with several machines the first one has the folder
-        return runs.run_in_foreground(run.command, run.log, console=console)
+        return fairseq_train()
     began = time.monotonic()
     with run_folder.taken(
         run.save_dir, run.command, advice=run_folder.ADVICE, start_over=arguments.start_over
@@ -149,7 +153,7 @@ def train(run: runs.Run, arguments: argparse.Namespace) -> int:
         if not trained.is_file():
             if run.describe is not None:
                 run.describe(run.save_dir)
-            if code := runs.run_in_foreground(run.command, run.log, keep_open=[lock], console=console):
+            if code := fairseq_train(lock):
                 return code
             runs.write_result(run, seconds=time.monotonic() - began, name=runs.TRAINED)
         if not arguments.keep_optimizer:
@@ -171,7 +175,10 @@ def say_what_next(finished: Sequence[runs.Run]) -> None:
             f"{statistics.mean(best):.2f}, standard deviation {statistics.stdev(best):.2f}, median "
             f"{statistics.median(best):g}, {min(best):g} to {max(best):g}"
         )
-    checkpoint = shlex.quote(str(finished[-1].save_dir / "checkpoint_best.pt"))
+    path = finished[-1].save_dir / "checkpoint_best.pt"
+    if not path.is_file():  # as with -- --no-save
+        return
+    checkpoint = shlex.quote(str(path))
     print(f"adv-plugins predict {checkpoint} --input FILE")
     if finished[-1].command[0] == "fairseq-train":  # by itself, not through torchrun
         print(f"adv-plugins evaluate {checkpoint} --data {shlex.quote(finished[-1].command[1])}")

@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from adv_plugins_cli.command import UserError, quiet
 from adv_plugins_cli.data.formats.common import SEED
 
-HEADER = 26  # bytes of fairseq's index before the lengths: magic, version, type, number of rows
 POOL = 50  # batches, as in the recipes' --group-by-length
 
 
-def lengths(data: Path, split: str = "train") -> NDArray[np.int64]:
-    """(N,) the rows' tokens, a symbol at the beginning included; of pairs those of both."""
-    found = [_read(path) for path in sorted(data.glob(f"input*/{split}.idx"))]
-    return np.sum(found, axis=0) + 1
+def lengths(data: Path) -> Any:
+    """(N,) tokens of each training row, with a symbol at the beginning and one between two texts.
+
+    Raises:
+        UserError: the folder holds no training data.
+    """
+    from fairseq.data import data_utils
+
+    found: Any = 0
+    for name in ("input0", "input1"):
+        with quiet():
+            texts = data_utils.load_indexed_dataset(str(data / name / "train"), None)
+        if texts is None and name == "input0":
+            raise UserError(f"{data / name / 'train.idx'}: no such file")
+        if texts is not None:
+            found = found + np.asarray(texts.sizes) + 1
+    return found
 
 
-def _read(path: Path) -> NDArray[np.int64]:
-    with path.open("rb") as file:
-        rows = int.from_bytes(file.read(HEADER)[18:], "little")
-        return np.fromfile(file, dtype=np.int32, count=rows).astype(np.int64)
+def positions(sizes: Any, batch: int, pool: int = 0) -> int:
+    """Of all batches of so many rows, padding included: in a random order or, with a pool of so many
+    batches, as --group-by-length has them."""
+    from adv_plugins.length_groups import grouped_order
+
+    generator = np.random.default_rng(SEED)
+    order = grouped_order(sizes, pool * batch, generator) if pool else generator.permutation(len(sizes))
+    parts = (sizes[order[begin : begin + batch]] for begin in range(0, len(order), batch))
+    return int(sum(part.max() * len(part) for part in parts))
 
 
-def padding(sizes: NDArray[np.int64], batch: int, *, grouped: bool) -> float:
-    """The share of the positions that are padding, in batches of so many rows: in a random order, or
-    sorted within pools of 50 batches."""
-    order = np.random.default_rng(SEED).permutation(len(sizes))
-    if grouped:
-        rows = POOL * batch
-        pools = [order[begin : begin + rows] for begin in range(0, len(order), rows)]
-        order = np.concatenate([pool[np.argsort(sizes[pool], kind="stable")] for pool in pools])
-    positions = sum(
-        sizes[order[begin : begin + batch]].max() * len(order[begin : begin + batch])
-        for begin in range(0, len(order), batch)
-    )
-    return float(1 - sizes.sum() / positions)
+def padding(sizes: Any, batch: int, pool: int = 0) -> float:
+    """The share of these positions that is padding."""
+    return 1 - float(sizes.sum()) / positions(sizes, batch, pool)
 
 
 def report(data: Path, batch: int, limit: int) -> list[str]:
@@ -46,10 +54,10 @@ def report(data: Path, batch: int, limit: int) -> list[str]:
     median, most = np.percentile(sizes, (50, 95))
     cut = int((sizes > limit).sum())
     sizes = np.minimum(sizes, limit)
-    random, grouped = (padding(sizes, batch, grouped=each) for each in (False, True))
+    random, grouped = (100 * padding(sizes, batch, pool) for pool in (0, POOL))
     lines = [
-        f"tokens: median {median:.0f}, 95 % of the rows up to {most:.0f}; padding {100 * random:.0f} % "
-        f"of a random batch of {batch}, {100 * grouped:.0f} % of those that are made (--group-by-length)"
+        f"tokens: median {median:.0f}, 95 % of the rows up to {most:.0f}; padding {random:.0f} % of a "
+        f"random batch of {batch}, {grouped:.0f} % of those that are made (--group-by-length)"
     ]
     if cut:
         lines.append(

@@ -32,6 +32,17 @@ def either(tool: str, wrong: str, line: str, says: str, *steps: Step, **more: An
     return Case(tool, wrong, shlex.split(line), says, "either", steps, **more)
 
 
+def cases_of(tool: str, **always: Any) -> Callable[..., Case]:
+    """What makes a tool's cases: of what is wrong, the line, what the last line says, and steps."""
+
+    def case(
+        wrong: str, line: str, says: str, *steps: Step, make: Callable[..., Case] = refuses, **more: Any
+    ) -> Case:
+        return make(tool, wrong, line, says, *steps, **{**always, **more})
+
+    return case
+
+
 def filled(value: float) -> Callable[[dict[str, Any], Place], None]:
     """A weight that is not finite."""
 

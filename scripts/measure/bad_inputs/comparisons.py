@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bad_inputs.common import COMPARE, FEW, LATIN, QUICK, RUN_LEAVES, SHORT, either, refuses, works
+from bad_inputs.common import (
+    COMPARE,
+    FEW,
+    LATIN,
+    QUICK,
+    RUN_LEAVES,
+    SHORT,
+    cases_of,
+    either,
+    refuses,
+    works,
+)
 from campaign_fixtures import Step, changed, copied, write
 from campaign_judge import Case
 
@@ -93,11 +104,7 @@ def pretrain_cases() -> Iterator[Case]:
     start = "--checkpoint {made}/start/model.pt"
     known = f"--data-bin {{made}}/bin/text --save-dir {{out}}/run {start}"
 
-    def pretrain(
-        wrong: str, line: str, says: str, *steps: Step, make: Callable[..., Case] = refuses, **more: Any
-    ) -> Case:
-        return make("pretrain", wrong, line, says, *steps, limit=240, **more)
-
+    pretrain = cases_of("pretrain", limit=240)
     for wrong, flags, says in (
         ("a batch of 0", "--batch 0", "--batch"),
         ("a negative batch", "--batch -8", "--batch"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from bad_inputs.common import BEST, COMPARE, LATIN, QUICK, RTE, filled, refuses, works
-from campaign_fixtures import Step, copied, folder, hostile_pickle, state, write
+from bad_inputs.common import BEST, COMPARE, LATIN, QUICK, RTE, cases_of, filled, refuses, works
+from campaign_fixtures import copied, folder, hostile_pickle, state, write
 from campaign_judge import Case
 
 MODEL = f"{{made}}/{RTE}/{BEST}"
@@ -19,11 +18,7 @@ REPORT = "--report {out}/report"
 def evaluate_cases() -> Iterator[Case]:
     """Options, checkpoints, labelled files, sets and lists that an evaluation cannot use."""
 
-    def evaluate(
-        wrong: str, line: str, says: str, *steps: Step, make: Callable[..., Case] = refuses, **more: Any
-    ) -> Case:
-        return make("evaluate", wrong, line, says, *steps, **more)
-
+    evaluate = cases_of("evaluate")
     for wrong, flags, says in (
         ("a negative epsilon", "--embedding --eps -0.1", "--eps"),
         ("an epsilon that is no number", "--embedding --eps nan", "--eps"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from bad_inputs.common import BEST, COMPARE, FEW, LATIN, QUICK, RTE, RUN_LEAVES, refuses, works
-from campaign_fixtures import Step, folder, write
+from bad_inputs.common import BEST, COMPARE, FEW, LATIN, QUICK, RTE, RUN_LEAVES, cases_of, refuses, works
+from campaign_fixtures import folder, write
 from campaign_judge import Case
 
 START = "--checkpoint {made}/start/model.pt --data-bin {out}/bin"
-RUN = f"{START} --save-dir {{out}}/run"
+RUN = f"--method rdrop {START} --save-dir {{out}}/run"
 TABLE = "text,label\n" + "".join(f"cat {n},{'good' if n % 2 else 'bad'}\n" for n in range(40))
 # What was read and prepared before fairseq-train found the fault.
 LEAVES = rf"bin(/.*)?|{RUN_LEAVES}"
@@ -19,11 +18,7 @@ LEAVES = rf"bin(/.*)?|{RUN_LEAVES}"
 def own_cases() -> Iterator[Case]:
     """Tables, columns and labels that cannot be trained on."""
 
-    def finetune(
-        wrong: str, line: str, says: str, *steps: Step, make: Callable[..., Case] = refuses, **more: Any
-    ) -> Case:
-        return make("finetune", wrong, f"--method rdrop {line}", says, *steps, **more)
-
+    finetune = cases_of("finetune")
     given = f"--train {{in}}/own.csv {RUN}"
     for wrong, says, content in (
         ("an own table that is empty", r"own\.csv", ""),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import campaign_judge as judge
-from bad_inputs.common import BEST, LATIN, RTE, either, full, latin, mounted, option_of, refuses, works
+from bad_inputs.common import (
+    BEST,
+    LATIN,
+    RTE,
+    cases_of,
+    either,
+    full,
+    latin,
+    mounted,
+    option_of,
+    works,
+)
 from bad_inputs.from_hf import both
 from campaign_fixtures import (
-    Step,
     changed,
     copied,
     folder,
@@ -29,11 +39,7 @@ def predict_cases() -> Iterator[Case]:
     best = f"{{made}}/{RTE}/{BEST}"
     given = f"{best} --input {{in}}/text.tsv --output {{out}}/found"
 
-    def predict(
-        wrong: str, line: str, says: str, *steps: Step, make: Callable[..., Case] = refuses, **more: Any
-    ) -> Case:
-        return make("predict", wrong, line, says, *steps, **more)
-
+    predict = cases_of("predict")
     pairs = copied("pairs.tsv", "text.tsv")
     for wrong, says, step in (
         ("a missing text", r"text\.tsv", both()),
