@@ -178,12 +178,15 @@ def test_scores_and_classes_are_told_apart(tmp_path):
     assert kind(["1.5", "2"], "--label-kind", "classes") == ("1.5", "2")
 
 
-def test_a_tenth_of_each_class_is_held_out_always_alike(tmp_path):
-    rows = [[sentence(n) + f" {n}", "rare" if n % 10 == 0 else "usual"] for n in range(200)]
+@pytest.mark.parametrize("every", [4, 7, 10, 20])
+def test_a_tenth_of_each_class_is_held_out_always_alike(tmp_path, every):
+    rows = [[sentence(n) + f" {n}", "rare" if n % every == 0 else "usual"] for n in range(200)]
     path = write_csv(tmp_path / "a.csv", ["text", "label"], rows)
     data, again = own.read(request(path)), own.read(request(path))
     train, valid = data.splits["train"], data.splits["valid"]
-    assert (valid.labels or []).count("rare") == 2 and (valid.labels or []).count("usual") == 18
+    for label in ("rare", "usual"):
+        there = sum(row[1] == label for row in rows)
+        assert (valid.labels or []).count(label) == there // 10
     assert sorted([*train.lines, *valid.lines]) == list(range(2, 202)), "each row once"
     assert again.splits["valid"].lines == valid.lines
     assert own.read(request(path, "--valid", str(path))).splits["train"].lines == list(range(2, 202))
@@ -236,6 +239,9 @@ def test_from_a_table_to_predictions_and_scores(kind, tmp_path, monkeypatch, cap
     shown = capsys.readouterr().out
     assert "60 rows" in shown or "54 rows to train on, 6 to validate" in shown
     assert "tokens: median" in shown and "settings: lr" in shown
+    inputs = own.read(request(path, *columns.split())).splits["train"].inputs
+    words = [sum(len(text.split()) + 2 for text in texts) for texts in zip(*inputs)]
+    assert lengths.lengths(tmp_path / "data-bin" / "reviews-bin").tolist() == words, "and two symbols"
     folder = tmp_path / "checkpoints" / "reviews" / "rdrop" / "seed1"
     result = json.loads((folder / "result.json").read_text())
     assert result["metric"] == ("pearson_and_spearman" if kind == "scores" else "accuracy")
